@@ -1,0 +1,127 @@
+import { coerceError, Failure, type FailureKind } from '../foundation/failure.ts'
+
+interface Verdict {
+  readonly kind: FailureKind
+  /** Stands before the server's own words. */
+  readonly reason: string
+}
+
+const outage = (reason: string): Verdict => ({ kind: 'outage', reason })
+const data = (reason: string): Verdict => ({ kind: 'data', reason })
+const configuration = (reason: string): Verdict => ({ kind: 'configuration', reason })
+
+/**
+ * SQLSTATE (PostgreSQL documentation, appendix A), by the longest prefix that is listed. What is not listed is a bug.
+ */
+const sqlStates: Readonly<Record<string, Verdict>> = {
+  '08': outage('the connection to the database broke'),
+  '0A000': outage('the database has changed under a prepared statement'),
+  '22': data('the database refuses a value'),
+  '23': data('the database refuses a row'),
+  '25006': outage('the database takes no writes'),
+  '25P03': outage('the database ended an idle transaction'),
+  '25P04': outage('the database ended a long transaction'),
+  '26': configuration('a prepared statement is gone, as behind a pooler in transaction mode'),
+  '28': configuration('the database refuses the login'),
+  '3D': configuration('there is no such database'),
+  '3F': configuration('there is no such schema'),
+  '40': outage('the database undid the transaction for the sake of another'),
+  '42501': configuration('the database user lacks a permission'),
+  '42703': configuration('the database has another schema'),
+  '42883': configuration('the database has another schema'),
+  '42P01': configuration('the database has another schema'),
+  '42P05': configuration('a prepared statement is there already, as behind a pooler in transaction mode'),
+  '53': outage('the database is short of something'),
+  '54': data('a row is over a limit of the database'),
+  '55006': outage('something in the database is in use'),
+  '55P03': outage('a lock in the database was not to be had'),
+  '57014': outage('the database cancelled the statement'),
+  '57P': outage('the database is stopping or starting'),
+  '57P04': configuration('the database was dropped'),
+  '58': outage('the database server has trouble with its system'),
+}
+
+/** Errors of postgres.js, of Node.js's sockets and of its TLS. */
+const connectionCodes: Readonly<Record<string, Verdict>> = {
+  CONNECTION_CLOSED: outage('the connection to the database was closed'),
+  CONNECTION_DESTROYED: outage('the connection to the database was given up'),
+  CONNECTION_ENDED: outage('the connections to the database are closed'),
+  CONNECT_TIMEOUT: outage('the database does not answer'),
+  EACCES: configuration('the socket of the database may not be entered'),
+  EADDRNOTAVAIL: outage('no way to the database'),
+  EAI_AGAIN: outage('the name of the database host is not known right now'),
+  ECONNABORTED: outage('the connection to the database broke'),
+  ECONNREFUSED: outage('no database takes connections there'),
+  ECONNRESET: outage('the connection to the database broke'),
+  EHOSTDOWN: outage('no way to the database'),
+  EHOSTUNREACH: outage('no way to the database'),
+  EMFILE: outage('this process has too many open files'),
+  ENETUNREACH: outage('no way to the database'),
+  ENFILE: outage('this machine has too many open files'),
+  ENOENT: outage('there is no socket of a database'),
+  ENOTFOUND: outage('the name of the database host is not known'),
+  EPIPE: outage('the connection to the database broke'),
+  ETIMEDOUT: outage('the database does not answer'),
+  ERR_STREAM_DESTROYED: outage('the connection to the database broke'),
+  ERR_STREAM_PREMATURE_CLOSE: outage('the connection to the database broke'),
+  ERR_TLS_CERT_ALTNAME_INVALID: configuration("the database server's certificate is for another host"),
+  CERT_HAS_EXPIRED: configuration("the database server's certificate has expired"),
+  DEPTH_ZERO_SELF_SIGNED_CERT: configuration("the database server's certificate is not trusted"),
+  SELF_SIGNED_CERT_IN_CHAIN: configuration("the database server's certificate is not trusted"),
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: configuration("the database server's certificate is not trusted"),
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: configuration("the database server's certificate is not trusted"),
+  SASL_SIGNATURE_MISMATCH: configuration(
+    'the server does not know the password either: it is not the database',
+  ),
+}
+
+interface ErrorFields {
+  readonly code?: unknown
+  readonly severity?: unknown
+  readonly table_name?: unknown
+  readonly constraint_name?: unknown
+}
+
+/**
+ * Whatever a call of postgres.js threw as a `Failure`: itself if it is one already, else classified by its SQLSTATE
+ * or error code, which `code` keeps, with the original as its cause. Constraint errors of `trace_index` that only
+ * mean a missing partition are an `outage`; `isMissingPartition` knows them.
+ */
+export function classifyPostgresError(thrown: unknown): Failure {
+  if (thrown instanceof Failure) return thrown
+  const error = coerceError(thrown)
+  const { code, severity } = error as ErrorFields
+  if (typeof code !== 'string') return new Failure('bug', error.message, { cause: error })
+  const verdict = verdictOf(code, severity !== undefined, error)
+  // Node.js leaves the message of an error for several addresses empty.
+  const message = error.message === '' ? code : error.message
+  return new Failure(
+    verdict?.kind ?? 'bug',
+    verdict === undefined ? message : `${verdict.reason}: ${message}`,
+    {
+      code,
+      cause: error,
+    },
+  )
+}
+
+function verdictOf(code: string, fromServer: boolean, error: Error): Verdict | undefined {
+  if (!fromServer) return connectionCodes[code]
+  if (isMissingPartition(error)) return outage('a partition of trace_index is missing')
+  for (let length = code.length; length >= 2; length--) {
+    const verdict = sqlStates[code.slice(0, length)]
+    if (verdict !== undefined) return verdict
+  }
+  return undefined
+}
+
+/**
+ * Whether a row found no partition of `trace_index`. PostgreSQL reports it as 23514, like a violated CHECK, but names
+ * no constraint. Takes the error of postgres.js or the `Failure` made of it.
+ */
+export function isMissingPartition(thrown: unknown): boolean {
+  const error = thrown instanceof Failure ? thrown.cause : thrown
+  if (!(error instanceof Error)) return false
+  const { code, table_name, constraint_name } = error as ErrorFields
+  return code === '23514' && table_name === 'trace_index' && constraint_name === undefined
+}
