@@ -27,6 +27,7 @@ export type Encoding = 'identity' | 'gzip'
 export const encodingNumbers: Record<Encoding, 0 | 1> = { identity: 0, gzip: 1 }
 
 export function encodingOfNumber(number: number): Encoding {
-  if (number !== 0 && number !== 1) throw new RangeError(`${number} is not the number of an encoding (0 or 1)`)
+  if (number !== 0 && number !== 1)
+    throw new RangeError(`${number} is not the number of an encoding (0 or 1)`)
   return number === 0 ? 'identity' : 'gzip'
 }

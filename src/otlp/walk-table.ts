@@ -1,0 +1,136 @@
+import {
+  type Field,
+  itemMessages,
+  type Message,
+  messages,
+  requestMessages,
+  unstableMessages,
+  wireTypeOf,
+} from './schema.ts'
+import type { Signal } from './signal.ts'
+
+/** What the walk does with a field; see `fieldOps`. A plain object, because type stripping knows no enums. */
+export const op = {
+  unknown: 0,
+  mismatch: 1,
+  varint: 2,
+  fixed32: 3,
+  fixed64: 4,
+  string: 5,
+  bytes: 6,
+  traceId: 7,
+  spanId: 8,
+  message: 9,
+  item: 10,
+  packedVarint: 11,
+  packedFixed32: 12,
+  packedFixed64: 13,
+  time: 14,
+  logTime: 15,
+  observedTime: 16,
+  spanTraceId: 17,
+  serviceKey: 18,
+  serviceValue: 19,
+} as const
+
+/** A tag of one byte or the first two bytes: field numbers below 32, all that OTLP uses. */
+export const tagsPerMessage = 256
+
+/** A message of which the walk knows no field. */
+export const unknownMessage = 0
+
+/**
+ * A message as the walk knows it. Attributes of a resource are walked as kinds of their own (`ServiceKeyValue`,
+ * `ServiceAnyValue`), so that no other attribute pays for the search for `service.name`.
+ */
+interface Kind {
+  readonly message: Message | undefined
+  readonly inResource: boolean
+}
+
+const kinds: Kind[] = [{ message: undefined, inResource: false }]
+for (const message of messages.values()) kinds.push({ message, inResource: false })
+
+function kindOf(message: Message, inResource: boolean): number {
+  if (unstableMessages.has(message)) return unknownMessage
+  return kinds.findIndex((kind) => kind.message === message && kind.inResource === inResource)
+}
+
+/** Kinds from this number on have something to be done when they end. */
+export const firstKindWithEnd = kinds.length - 1
+// The last of the plain kinds must be LogRecord, whose end settles which of its two times counts.
+const logRecord = kinds.findIndex((kind) => kind.message?.name === 'LogRecord')
+kinds.push(...kinds.splice(logRecord, 1))
+export const logRecordKind = firstKindWithEnd
+for (const name of ['KeyValue', 'AnyValue']) {
+  const message = messages.get(name)
+  kinds.push({ message, inResource: true })
+}
+/** An attribute of a resource; its end settles whether it was the name of a service. */
+export const serviceKeyValueKind = firstKindWithEnd + 1
+
+/** `fieldOps[kind * tagsPerMessage + tag]` is the `op` for that tag in that message. */
+export const fieldOps = new Uint8Array(kinds.length * tagsPerMessage)
+/** The kind of the message that the field holds, at the same place. */
+export const fieldKinds = new Uint8Array(kinds.length * tagsPerMessage)
+
+for (const [kind, { message, inResource }] of kinds.entries()) {
+  for (const field of message?.fields ?? []) {
+    const row = kind * tagsPerMessage + field.number * 8
+    fieldOps.fill(op.mismatch, row, row + 8)
+    const wireType = wireTypeOf(field)
+    fieldOps[row + wireType] = opOf(message?.name ?? '', inResource, field)
+    if (field.kind === 'message') {
+      const inner =
+        (message?.name === 'Resource' && field.name === 'attributes') ||
+        (inResource && field.name === 'value')
+      fieldKinds[row + wireType] = kindOf(field.message, inner)
+    }
+    if (field.repeated && wireType !== 2) {
+      fieldOps[row + 2] =
+        wireType === 0 ? op.packedVarint : wireType === 1 ? op.packedFixed64 : op.packedFixed32
+    }
+  }
+}
+
+function opOf(message: string, inResource: boolean, field: Field): number {
+  switch (field.kind) {
+    case 'message':
+      return itemMessages.has(field.message) ? op.item : op.message
+    case 'string':
+      if (inResource && field.name === 'key') return op.serviceKey
+      if (inResource && field.name === 'string_value') return op.serviceValue
+      return op.string
+    case 'bytes':
+      return op.bytes
+    case 'traceId':
+      return message === 'Span' ? op.spanTraceId : op.traceId
+    case 'spanId':
+      return op.spanId
+    case 'fixed32':
+      return op.fixed32
+    case 'fixed64':
+      if (message === 'Span' && /^(start|end)_time/.test(field.name)) return op.time
+      if (message.endsWith('DataPoint') && field.name === 'time_unix_nano') return op.time
+      if (message === 'LogRecord') return field.name === 'time_unix_nano' ? op.logTime : op.observedTime
+      return op.fixed64
+    case 'sfixed64':
+    case 'double':
+      return op.fixed64
+    default:
+      return op.varint
+  }
+}
+
+/** The kind that a request of each signal starts with. */
+export const requestKinds: Record<Signal, number> = {
+  traces: kindOf(requestMessages.traces, false),
+  metrics: kindOf(requestMessages.metrics, false),
+  logs: kindOf(requestMessages.logs, false),
+  profiles: kindOf(requestMessages.profiles, false),
+}
+
+/** The field that `tag` names in a message of `kind`, if the schema knows it. */
+export function fieldOfTag(kind: number, tag: number): Field | undefined {
+  return kinds[kind]?.message?.fields.find((field) => field.number === tag >>> 3)
+}

@@ -1,0 +1,69 @@
+/**
+ * The varint that starts at `at`, as a number: exact up to 2^53, which tags and lengths never reach. The bytes must
+ * have passed the walk.
+ */
+export function varint(bytes: Buffer, at: number): number {
+  let value = 0
+  let scale = 1
+  for (;;) {
+    const byte = bytes[at++] as number
+    value += (byte & 0x7f) * scale
+    if (byte < 0x80) return value
+    scale *= 0x80
+  }
+}
+
+/** Where the varint that starts at `at` ends. */
+export function varintEnd(bytes: Buffer, at: number): number {
+  while ((bytes[at++] as number) >= 0x80);
+  return at
+}
+
+/** The bytes that `value` takes as a varint. */
+export function varintLength(value: number): number {
+  let length = 1
+  while (value >= 0x80) {
+    value = Math.floor(value / 0x80)
+    length++
+  }
+  return length
+}
+
+/** Writes `value` as a varint and answers where it ends. */
+export function writeVarint(bytes: Uint8Array, at: number, value: number): number {
+  while (value >= 0x80) {
+    bytes[at++] = (value & 0x7f) | 0x80
+    value = Math.floor(value / 0x80)
+  }
+  bytes[at++] = value
+  return at
+}
+
+/** Where the field ends whose tag ends at `at`; of a group, after its end. The bytes must have passed the walk. */
+export function fieldEnd(bytes: Buffer, at: number, tag: number): number {
+  let openGroups = 0
+  for (;;) {
+    switch (tag & 7) {
+      case 0:
+        at = varintEnd(bytes, at)
+        break
+      case 1:
+        at += 8
+        break
+      case 2:
+        at = varintEnd(bytes, at) + varint(bytes, at)
+        break
+      case 3:
+        openGroups++
+        break
+      case 4:
+        openGroups--
+        break
+      default:
+        at += 4
+    }
+    if (openGroups === 0) return at
+    tag = varint(bytes, at)
+    at = varintEnd(bytes, at)
+  }
+}
