@@ -1,0 +1,13 @@
+-- $1 the most rows to count. Pending rows and those of failed batches wait; those being worked on do not.
+SELECT
+  (pending.rows + failed.rows)::int AS rows,
+  (pending.bytes + failed.bytes)::float8 AS bytes
+FROM
+  (
+    SELECT count(*) AS rows, coalesce(sum(bytes), 0) AS bytes
+    FROM (SELECT bytes FROM ingestion_queue WHERE batch_id IS NULL LIMIT $1::int) AS first_rows
+  ) AS pending,
+  (
+    SELECT coalesce(sum(rows), 0) AS rows, coalesce(sum(bytes), 0) AS bytes
+    FROM ingestion_batch WHERE status = 'failed'
+  ) AS failed

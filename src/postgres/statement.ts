@@ -1,0 +1,46 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import type { ParameterOrJSON } from 'postgres'
+import type { Sql } from './pool.ts'
+import { classifyPostgresError } from './sqlstate.ts'
+
+/** What a statement may be given: text and numbers travel as text, an object as JSON, a string as an array literal. */
+export type Parameter = string | number | bigint | boolean | null | Buffer | readonly object[]
+
+/**
+ * The folder `sql/` of the package, whether this file runs from the checkout or from `dist/`.
+ *
+ * @throws Error when no folder above this file holds one: the package was taken apart.
+ */
+export function sqlFolder(): string {
+  let folder = import.meta.dirname
+  while (!existsSync(join(folder, 'sql', 'migrations'))) {
+    const parent = dirname(folder)
+    if (parent === folder) throw new Error(`no folder above ${import.meta.dirname} holds sql/migrations`)
+    folder = parent
+  }
+  return join(folder, 'sql')
+}
+
+/**
+ * The statement in `sql/{name}.sql` as a function. Its text is constant, so the server plans it once a connection.
+ *
+ * @returns a function that answers the rows, and throws a classified `Failure` for whatever goes wrong.
+ */
+export function statement<Row extends object>(
+  name: string,
+): (sql: Sql, parameters?: readonly Parameter[]) => Promise<readonly Row[]> {
+  const text = readFileSync(join(sqlFolder(), `${name}.sql`), 'utf8')
+  return async (sql, parameters = []) => {
+    try {
+      return await sql.unsafe<Row[]>(text, parameters as ParameterOrJSON<never>[], { prepare: true })
+    } catch (thrown) {
+      throw classifyPostgresError(thrown)
+    }
+  }
+}
+
+/** A PostgreSQL array literal of values that need no quoting: numbers, uuids. */
+export function arrayLiteral(values: readonly (string | number | bigint)[]): string {
+  return `{${values.join(',')}}`
+}

@@ -1,0 +1,49 @@
+import { randomUUID } from 'node:crypto'
+import { v7 as uuidv7 } from 'uuid'
+import type { Sql } from '../postgres/pool.ts'
+import { statement } from '../postgres/statement.ts'
+import { type Batch, type BatchId, type LeaseToken, type QueueRecord, queuedRow } from './batch.ts'
+
+/** A protobuf message ends at 2 GiB; a batch stays far below it once unpacked. */
+const UNPACKED_BYTES_MAX = 128 * 1024 * 1024
+
+export interface ClaimOptions {
+  owner: string
+  leaseSeconds: number
+  rowsMax: number
+  bytesMax: number
+}
+
+const claim = statement<QueueRecord>('queue/claim_batch')
+
+/**
+ * Makes a batch of the oldest pending rows that nobody else is claiming: at most `rowsMax`, and within `bytesMax`
+ * save for the first row. Undefined when nothing was pending. Durable when it answers, so that no object can belong
+ * to a claim that a crash undid.
+ */
+export async function claimBatch(sql: Sql, options: ClaimOptions): Promise<Batch | undefined> {
+  const batchId = uuidv7() as BatchId
+  const leaseToken = randomUUID() as LeaseToken
+  const records = await claim(sql, [
+    batchId,
+    leaseToken,
+    options.owner,
+    options.leaseSeconds,
+    options.rowsMax,
+    options.bytesMax,
+    UNPACKED_BYTES_MAX,
+  ])
+  if (records.length === 0) return undefined
+  const rows = records.map(queuedRow)
+  return {
+    batchId,
+    leaseToken,
+    rows,
+    expectedRows: rows.length,
+    bytes: rows.reduce((sum, row) => sum + row.bytes, 0),
+    attempts: 0,
+    outages: 0,
+    takeovers: 0,
+    lastError: null,
+  }
+}

@@ -1,0 +1,247 @@
+import type { Clock } from '../foundation/clock.ts'
+import { Failure } from '../foundation/failure.ts'
+import type { Service } from '../foundation/service.ts'
+import type { Sql } from '../postgres/pool.ts'
+import { classifyPostgresError } from '../postgres/sqlstate.ts'
+import { encodeRows, rowBytes, type StagedRow, stageText } from './copy-format.ts'
+
+const GROUP_ROWS_MAX = 256
+const GROUP_BYTES_MAX = 8 * 1024 * 1024
+/** One group is written while the next one gathers; a third would only make groups smaller. */
+const LANES = 2
+/** A request that no lane has taken up by then is refused: nothing of it was sent, so its sender may repeat it. */
+const WAIT_MS_MAX = 1_800
+/** A commit that says nothing for so long is given up, and with it its connection. Waiting and commit stay below 8 s. */
+const COMMIT_MS_MAX = 5_000
+const WATCH_INTERVAL_MS = 100
+
+export interface StagerOptions {
+  /** Opens a pool of one connection whose notices go to `onNotice`; called again after a connection was given up. */
+  open: (onNotice: (notice: { severity?: string; message?: string }) => void) => Sql
+  /** Must not wait for a connection that hangs. */
+  close: (sql: Sql) => Promise<void>
+  clock: Clock
+  /** Told of each group that was committed. */
+  onCommitted?: (group: { rows: number; bytes: number; durationMs: number }) => void
+  /** Told when a commit was given up whose outcome nobody knows: its rows may be in the queue. */
+  onUnknown?: (rows: number) => void
+}
+
+interface Waiting {
+  row: StagedRow
+  bytes: number
+  sinceMs: number
+  resolve: () => void
+  reject: (failure: Failure) => void
+}
+
+/**
+ * Group commit: requests that arrive while a transaction is under way share the next one, with one COPY and one
+ * fsync. A request that is alone waits for nothing.
+ *
+ * **Maintained invariant**: `append` resolves only after the commit of a transaction with `synchronous_commit=on`
+ * that gave no warning. A rejection means that the row was not staged, or that nobody can know.
+ */
+export class Stager implements Service {
+  readonly name = 'stager'
+  readonly #options: StagerOptions
+  readonly #stopping = new AbortController()
+  readonly #lanes: Lane[] = []
+  #waiting: Waiting[] = []
+  #watch: Promise<void> | undefined
+
+  constructor(options: StagerOptions) {
+    this.#options = options
+    for (let i = 0; i < LANES; i++) this.#lanes.push(new Lane(options))
+  }
+
+  async start(): Promise<void> {
+    this.#watch = this.#refuseLate()
+  }
+
+  /** Commits what is waiting, then closes the connections. */
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    await this.#watch
+    while (this.#waiting.length > 0 || this.#lanes.some((lane) => lane.busy)) {
+      await this.#options.clock.sleep(5)
+      this.#expire()
+    }
+    await Promise.all(this.#lanes.map((lane) => lane.close()))
+  }
+
+  /**
+   * Resolves once the row is on disk.
+   *
+   * @throws Failure `outage` when the database did not take it in time (within 7 s), `data` when it refuses this
+   * very row.
+   */
+  append(row: StagedRow): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({
+        row,
+        bytes: rowBytes(row),
+        sinceMs: this.#options.clock.monotonicMs(),
+        resolve,
+        reject,
+      })
+      this.#dispatch()
+    })
+  }
+
+  #dispatch(): void {
+    for (const lane of this.#lanes) {
+      if (lane.busy || this.#waiting.length === 0) continue
+      const group = this.#takeGroup()
+      lane.commit(group).then(
+        () => this.#dispatch(),
+        // A lane settles every request of its group itself; whatever else it throws is a bug and must not hide.
+        (thrown) =>
+          queueMicrotask(() => {
+            throw thrown
+          }),
+      )
+    }
+  }
+
+  /** The longest waiting requests, in order, within the bounds of a group; the first one always. */
+  #takeGroup(): Waiting[] {
+    let count = 0
+    let bytes = 0
+    for (const entry of this.#waiting) {
+      if (count === GROUP_ROWS_MAX || (count > 0 && bytes + entry.bytes > GROUP_BYTES_MAX)) break
+      bytes += entry.bytes
+      count++
+    }
+    return this.#waiting.splice(0, count)
+  }
+
+  async #refuseLate(): Promise<void> {
+    while (!this.#stopping.signal.aborted) {
+      await this.#options.clock.sleep(WATCH_INTERVAL_MS, this.#stopping.signal)
+      this.#expire()
+    }
+  }
+
+  #expire(): void {
+    const oldest = this.#options.clock.monotonicMs() - WAIT_MS_MAX
+    const [first] = this.#waiting
+    if (first === undefined || first.sinceMs > oldest) return
+    const late = this.#waiting.filter((entry) => entry.sinceMs <= oldest)
+    this.#waiting = this.#waiting.filter((entry) => entry.sinceMs > oldest)
+    for (const entry of late) {
+      entry.reject(new Failure('outage', `the database took up no request for ${WAIT_MS_MAX} ms`))
+    }
+  }
+}
+
+/** One connection and the transaction on it. */
+class Lane {
+  readonly #options: StagerOptions
+  #sql: Sql | undefined
+  #warning: string | undefined
+  busy = false
+
+  constructor(options: StagerOptions) {
+    this.#options = options
+  }
+
+  /** Settles every request of the group. */
+  async commit(group: readonly Waiting[]): Promise<void> {
+    this.busy = true
+    try {
+      const failure = await this.#copy(group)
+      if (failure === undefined) {
+        for (const entry of group) entry.resolve()
+      } else if (failure.kind === 'data' && group.length > 1) {
+        await this.#commitAlone(group)
+      } else {
+        for (const entry of group) entry.reject(failure)
+      }
+    } finally {
+      this.busy = false
+    }
+  }
+
+  async close(): Promise<void> {
+    const sql = this.#sql
+    this.#sql = undefined
+    if (sql !== undefined) await this.#options.close(sql)
+  }
+
+  /** PostgreSQL refuses one of these rows: each is tried alone, so that only the culprit's sender hears of it. */
+  async #commitAlone(group: readonly Waiting[]): Promise<void> {
+    const { clock } = this.#options
+    for (const entry of group) {
+      const late = clock.monotonicMs() - entry.sinceMs > WAIT_MS_MAX + COMMIT_MS_MAX / 2
+      const failure = late
+        ? new Failure('outage', 'the database was busy with a group that it refused')
+        : await this.#copy([entry])
+      if (failure === undefined) entry.resolve()
+      else entry.reject(failure)
+    }
+  }
+
+  async #copy(group: readonly Waiting[]): Promise<Failure | undefined> {
+    const { clock, onCommitted, onUnknown } = this.#options
+    this.#sql ??= this.#options.open((notice) => {
+      if (notice.severity === 'WARNING') this.#warning = notice.message ?? 'a warning without a message'
+    })
+    this.#warning = undefined
+    const startedMs = clock.monotonicMs()
+    const body = encodeRows(group.map((entry) => entry.row))
+    let sent = false
+    const settled = new AbortController()
+    try {
+      const outcome = await Promise.race([
+        copyRows(this.#sql, body, () => {
+          sent = true
+        }).then(() => 'committed' as const),
+        clock.sleep(COMMIT_MS_MAX, settled.signal).then(() => 'late' as const),
+      ])
+      if (outcome === 'late') {
+        throw new Failure('outage', `the database did not confirm a commit within ${COMMIT_MS_MAX} ms`)
+      }
+      if (this.#warning !== undefined) {
+        throw new Failure('outage', `the commit gave a warning: ${this.#warning}`)
+      }
+      onCommitted?.({ rows: group.length, bytes: body.length, durationMs: clock.monotonicMs() - startedMs })
+      return undefined
+    } catch (thrown) {
+      const failure = classifyPostgresError(thrown)
+      if (failure.kind !== 'data') {
+        if (sent) onUnknown?.(group.length)
+        // Nobody knows what the connection is in the middle of.
+        await this.close()
+      }
+      return failure
+    } finally {
+      settled.abort()
+    }
+  }
+}
+
+/**
+ * Writes `body` as one COPY and resolves after its commit.
+ *
+ * postgres.js hands an error that comes after the last byte to the query, whose promise the stream has settled
+ * already, so that neither of them ever tells (porsager/postgres 1173). Hence the query's own `reject` is listened to.
+ * `onSending` is called before the first byte leaves: from there on a failure may be a lost answer.
+ */
+function copyRows(sql: Sql, body: Buffer, onSending: () => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const query = sql.unsafe(stageText)
+    const rejecting = query as unknown as { reject: (thrown: unknown) => void }
+    const rejectQuery = rejecting.reject
+    rejecting.reject = (thrown) => {
+      rejectQuery(thrown)
+      reject(thrown)
+    }
+    query.writable().then((stream) => {
+      stream.on('error', reject)
+      stream.on('finish', resolve)
+      onSending()
+      stream.end(body)
+    }, reject)
+  })
+}

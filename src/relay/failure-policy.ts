@@ -1,0 +1,58 @@
+import type { Failure } from '../foundation/failure.ts'
+
+/** What to do with a batch that could not be stored. */
+export type Verdict =
+  /** Nobody's fault: retried whole, for ever. */
+  | 'retry'
+  /** Retried, and the attempt counts against the single row. */
+  | 'count'
+  /** Halved, to find the row at fault. */
+  | 'split'
+  /** The single row is moved to the dead letters. */
+  | 'bury'
+
+export interface BatchHistory {
+  rows: number
+  /** Failures counted against the row so far, without this one. */
+  attempts: number
+  /** Failures counted against nobody so far, without this one. */
+  outages: number
+}
+
+export interface Circumstances {
+  attemptsMax: number
+  /** True when other batches were stored lately: then an error that nobody knows is this batch's own. */
+  othersSucceed: boolean
+}
+
+/**
+ * Who is to blame, and so what happens. Outages and faults of the configuration are the fault of no row. An error
+ * that nobody classified is taken for an outage at first, and for the data's fault when it comes again while other
+ * batches succeed.
+ */
+export function judge(failure: Failure, batch: BatchHistory, circumstances: Circumstances): Verdict {
+  switch (failure.kind) {
+    case 'outage':
+    case 'configuration':
+      return 'retry'
+    case 'bug':
+      return batch.outages > 0 && circumstances.othersSucceed ? blameData(batch, circumstances) : 'retry'
+    case 'data':
+    case 'client':
+      return blameData(batch, circumstances)
+  }
+}
+
+/** Holders that may vanish with a batch before it is suspected of killing them. */
+export const TAKEOVERS_MAX = 3
+
+/** A batch whose third holder vanished is halved like one that failed for its data; a single row is buried. */
+export function judgeTakenOver(batch: { rows: number; takeovers: number }): 'write' | 'split' | 'bury' {
+  if (batch.takeovers < TAKEOVERS_MAX) return 'write'
+  return batch.rows > 1 ? 'split' : 'bury'
+}
+
+function blameData(batch: BatchHistory, { attemptsMax }: Circumstances): Verdict {
+  if (batch.rows > 1) return 'split'
+  return batch.attempts + 1 >= attemptsMax ? 'bury' : 'count'
+}

@@ -1,0 +1,95 @@
+import type { Clock } from '../foundation/clock.ts'
+import type { Service } from '../foundation/service.ts'
+import type { AbandonedBatch } from '../queue/abandoned.ts'
+import type { BatchId } from '../queue/batch.ts'
+import { parseObjectKey } from '../sink/object-key.ts'
+import type { ObjectStore } from '../sink/object-store.ts'
+import type { Log } from '../telemetry/log.ts'
+import type { Metrics } from '../telemetry/metrics.ts'
+
+export interface SweeperOptions {
+  findAbandoned: (ageSeconds: number, limit: number) => Promise<AbandonedBatch[]>
+  markSwept: (batchId: BatchId) => Promise<void>
+  forgetAbandoned: (batchId: BatchId) => Promise<void>
+  store: ObjectStore
+  keyPrefix: string
+  /** A put may take half of it, so this is two put deadlines. */
+  leaseSeconds: number
+  clock: Clock
+  random: () => number
+  log: Log
+  metrics: Metrics
+}
+
+const BATCHES_AT_ONCE = 100
+
+/**
+ * Deletes what batches left in the store that were split, released or buried. Only keys of such batches, only after
+ * two put deadlines, and only if the catalog names none of them; then it looks a second time for a late put. A key
+ * holds its batch's id, and the row of an abandoned batch is gone, so no later settle can ever name the key.
+ */
+export class Sweeper implements Service {
+  readonly name = 'sweeper'
+  readonly #options: SweeperOptions
+  readonly #stopping = new AbortController()
+  #loop: Promise<void> | undefined
+
+  constructor(options: SweeperOptions) {
+    this.#options = options
+  }
+
+  async start(): Promise<void> {
+    this.#loop = this.#keepSweeping()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    await this.#loop
+  }
+
+  /** One look at everything that is due. Answers how many objects it deleted. */
+  async sweep(signal: AbortSignal): Promise<number> {
+    const { findAbandoned, leaseSeconds } = this.#options
+    let deleted = 0
+    for (;;) {
+      const batches = await findAbandoned(leaseSeconds, BATCHES_AT_ONCE)
+      for (const batch of batches) {
+        if (signal.aborted) return deleted
+        deleted += await this.#sweepBatch(batch, signal)
+      }
+      if (batches.length < BATCHES_AT_ONCE) return deleted
+    }
+  }
+
+  async #sweepBatch(batch: AbandonedBatch, signal: AbortSignal): Promise<number> {
+    const { store, keyPrefix, markSwept, forgetAbandoned, log, metrics } = this.#options
+    let deleted = 0
+    for (const key of batch.keys) {
+      if (parseObjectKey(key, keyPrefix)?.batchId !== batch.batchId) {
+        log.error('sweep_refused', { batch_id: batch.batchId, key })
+        continue
+      }
+      if ((await store.stat(key, signal)) === undefined) continue
+      await store.remove(key, signal)
+      deleted++
+      metrics.sweptObjects.inc()
+      log.info('object_swept', { batch_id: batch.batchId, key })
+    }
+    await (batch.secondLook ? forgetAbandoned(batch.batchId) : markSwept(batch.batchId))
+    return deleted
+  }
+
+  async #keepSweeping(): Promise<void> {
+    const { clock, random, leaseSeconds, log } = this.#options
+    while (!this.#stopping.signal.aborted) {
+      // Jittered: the workers that started together do not all look at once.
+      await clock.sleep(leaseSeconds * 1000 * (0.5 + random() / 2), this.#stopping.signal)
+      if (this.#stopping.signal.aborted) return
+      try {
+        await this.sweep(this.#stopping.signal)
+      } catch (error) {
+        if (!this.#stopping.signal.aborted) log.warn('sweep_failed', { error })
+      }
+    }
+  }
+}
