@@ -1,14 +1,13 @@
 import { randomBytes } from 'node:crypto'
-import { readdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { inject } from 'vitest'
 import {
   type DatabaseLocation,
   databaseUrlWithPassword,
   parseDatabaseUrl,
 } from '../../src/postgres/location.ts'
+import { migrate } from '../../src/postgres/migrate.ts'
+import { ensureTraceIndexPartitions } from '../../src/postgres/partitions.ts'
 import { closePool, openPool, type PoolOptions, type Sql } from '../../src/postgres/pool.ts'
-import { sqlFolder } from '../../src/postgres/statement.ts'
 import { sharedServer } from './postgres-server.ts'
 
 const LEAK_WAIT_MS = 2_000
@@ -88,13 +87,8 @@ async function ensureTemplate(server: DatabaseLocation, admin: Sql): Promise<voi
       statementTimeoutMs: 60_000,
     })
     try {
-      const folder = join(sqlFolder(), 'migrations')
-      for (const file of (await readdir(folder)).sort()) {
-        await sql.unsafe(await readFile(join(folder, file), 'utf8'))
-      }
-      await sql.unsafe(
-        'SELECT ensure_trace_index_partition(current_date + day) FROM generate_series(0, 7) AS day',
-      )
+      await migrate(sql)
+      await ensureTraceIndexPartitions(sql)
     } finally {
       await closePool(sql, 2_000)
     }

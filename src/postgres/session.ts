@@ -1,0 +1,241 @@
+import type { Socket } from 'node:net'
+import { Duplex } from 'node:stream'
+import { coerceError, type Failure } from '../foundation/failure.ts'
+import { codedError } from './dial.ts'
+
+const PROTOCOL_VERSION = 0x0003_0000
+/** Length of a CancelRequest (PostgreSQL documentation, 54.7 "Message Formats"). */
+const CANCEL_REQUEST_BYTES = 16
+/** An error message is at most this long in practice; longer chunks are rows. */
+const ERROR_BYTES_MAX = 2048
+const readOnlyCode = Buffer.from('\0C25006\0')
+
+const type = (letter: string) => letter.charCodeAt(0)
+const ROW = type('D')
+const ERROR = type('E')
+const BACKEND_KEY = type('K')
+const NOTICE = type('N')
+const PARAMETER = type('S')
+const READY = type('Z')
+
+export interface SessionOptions {
+  /** What the startup message says: user, database, application_name. */
+  startup: Readonly<Record<string, string>>
+  /** Run on the new session before anything else; its last row is handed to `verify`. */
+  setup: string
+  /** Answers what is wrong with the row, or undefined. */
+  verify: (row: readonly (string | null)[]) => Failure | undefined
+  /** Aborts when the session took too long to be ready. */
+  deadline: AbortSignal
+  onReady: (session: { pid: number }) => void
+  onClose: () => void
+}
+
+/**
+ * Stands between a connected socket and postgres.js, which calls nobody when a connection is new and loses queries
+ * when one ends at a bad moment. The socket is changed in place, so that nothing is copied.
+ *
+ * **Maintained invariants**
+ * - postgres.js sees the server ready only after `setup` ran on this very session and `verify` was content.
+ * - `error` and `close` come in one go, and `close` never without `error`. In between, postgres.js would put queries
+ *   on the dead connection that nobody ever settles; and a connection that closes before it was ready, without an
+ *   error, it opens again and again while its query waits (connection.js, `closed` and `error`).
+ * - The first bytes on the wire are our startup message. A connection that closed while a write was pending keeps
+ *   that write, and the timer that would have sent it, for its next socket. `startupPadding` makes postgres.js flush
+ *   at once in spite of it, and whatever it flushes is replaced.
+ * - A session whose server refused a write as read-only is closed, so that the next one finds the new primary.
+ */
+export function guardSession(socket: Socket, options: SessionOptions): void {
+  const emit = socket.emit.bind(socket) as (event: string | symbol, ...values: unknown[]) => boolean
+  const write = socket.write.bind(socket)
+  let failure: Error | undefined
+  let cancels = false
+  let reader: SetupReader | undefined = new SetupReader(options, {
+    forward: (message) => emit('data', message),
+    send: (message) => write(message),
+    ready: () => {
+      reader = undefined
+      options.deadline.removeEventListener('abort', late)
+    },
+    refuse: (refusal) => socket.destroy(refusal),
+  })
+
+  const late = () =>
+    socket.destroy(codedError('CONNECT_TIMEOUT', 'the database did not begin the session in time'))
+  if (options.deadline.aborted) setImmediate(late)
+  else options.deadline.addEventListener('abort', late)
+
+  socket.write = ((chunk: Buffer) => {
+    socket.write = write
+    cancels = chunk.length === CANCEL_REQUEST_BYTES
+    return write(cancels ? chunk : startupMessage(options.startup))
+  }) as Socket['write']
+
+  socket.emit = ((event: string | symbol, ...values: unknown[]) => {
+    switch (event) {
+      case 'data': {
+        const chunk = values[0] as Buffer
+        if (reader !== undefined) {
+          reader.read(chunk)
+          return true
+        }
+        if (chunk.length <= ERROR_BYTES_MAX && chunk.includes(readOnlyCode)) {
+          // After postgres.js has told the query.
+          setImmediate(() => socket.destroy())
+        }
+        return emit(event, chunk)
+      }
+      case 'error':
+        failure ??= coerceError(values[0])
+        return true
+      case 'close': {
+        options.deadline.removeEventListener('abort', late)
+        options.onClose()
+        if (cancels) return emit('close', false)
+        emit('error', failure ?? codedError('CONNECTION_CLOSED', 'the server closed the connection'))
+        return emit('close', true)
+      }
+      default:
+        return emit(event, ...values)
+    }
+  }) as Socket['emit']
+}
+
+/** Added to the startup parameters that postgres.js is given; it never reaches the wire. */
+export const startupPadding = 'x'.repeat(1024)
+
+/** A socket that fails with `reason` as soon as it is written to: postgres.js cannot bear one that was never made. */
+export function failedSocket(reason: unknown): Socket {
+  const failed = new Duplex({
+    read: () => undefined,
+    write(chunk: Buffer, _encoding, done) {
+      // A request to cancel has nobody who would hear of its failure.
+      if (chunk.length === CANCEL_REQUEST_BYTES) this.destroy()
+      else done(coerceError(reason))
+    },
+  })
+  const emit = failed.emit.bind(failed) as (event: string | symbol, ...values: unknown[]) => boolean
+  // As net.Socket does after an error; postgres.js waits longer before it tries again.
+  failed.emit = ((event: string | symbol, ...values: unknown[]) =>
+    event === 'close' ? emit(event, true) : emit(event, ...values)) as Duplex['emit']
+  return failed as Socket
+}
+
+interface SetupActions {
+  forward: (message: Buffer) => void
+  send: (message: Buffer) => void
+  ready: () => void
+  refuse: (failure: Error) => void
+}
+
+/** Reads a new session's messages up to the end of `setup`. */
+class SetupReader {
+  readonly #options: SessionOptions
+  readonly #actions: SetupActions
+  #pending: Buffer = Buffer.alloc(0)
+  #settingUp = false
+  #pid = 0
+  #row: (string | null)[] = []
+  #over = false
+
+  constructor(options: SessionOptions, actions: SetupActions) {
+    this.#options = options
+    this.#actions = actions
+  }
+
+  read(chunk: Buffer): void {
+    let rest = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk])
+    while (!this.#over && rest.length >= 5) {
+      const length = 1 + rest.readUInt32BE(1)
+      if (rest.length < length) break
+      const message = rest.subarray(0, length)
+      rest = rest.subarray(length)
+      if (this.#settingUp) this.#readSetup(message)
+      else this.#readStartup(message)
+    }
+    if (!this.#over) this.#pending = Buffer.from(rest)
+    else if (rest.length > 0) this.#actions.forward(rest)
+  }
+
+  #readStartup(message: Buffer): void {
+    if (message[0] === READY) {
+      this.#settingUp = true
+      this.#actions.send(queryMessage(this.#options.setup))
+      return
+    }
+    if (message[0] === BACKEND_KEY) this.#pid = message.readUInt32BE(5)
+    this.#actions.forward(message)
+  }
+
+  #readSetup(message: Buffer): void {
+    switch (message[0]) {
+      case ROW:
+        this.#row = columnsOf(message)
+        break
+      case NOTICE:
+      case PARAMETER:
+        this.#actions.forward(message)
+        break
+      case ERROR:
+        this.#refuse(serverError(message))
+        break
+      case READY: {
+        const failure = this.#options.verify(this.#row)
+        if (failure !== undefined) {
+          this.#refuse(failure)
+          break
+        }
+        this.#over = true
+        this.#actions.ready()
+        this.#options.onReady({ pid: this.#pid })
+        this.#actions.forward(message)
+      }
+    }
+  }
+
+  #refuse(failure: Error): void {
+    this.#actions.refuse(failure)
+  }
+}
+
+function startupMessage(parameters: Readonly<Record<string, string>>): Buffer {
+  const text = Object.entries(parameters)
+    .map(([name, value]) => `${name}\0${value}\0`)
+    .join('')
+  const message = Buffer.alloc(8 + Buffer.byteLength(text) + 1)
+  message.writeUInt32BE(message.length, 0)
+  message.writeUInt32BE(PROTOCOL_VERSION, 4)
+  message.write(text, 8)
+  return message
+}
+
+function queryMessage(text: string): Buffer {
+  const message = Buffer.alloc(5 + Buffer.byteLength(text) + 1)
+  message[0] = type('Q')
+  message.writeUInt32BE(message.length - 1, 1)
+  message.write(text, 5)
+  return message
+}
+
+function columnsOf(message: Buffer): (string | null)[] {
+  const columns: (string | null)[] = []
+  let at = 7
+  for (let left = message.readUInt16BE(5); left > 0; left--) {
+    const length = message.readInt32BE(at)
+    at += 4
+    columns.push(length < 0 ? null : message.toString('utf8', at, at + length))
+    at += Math.max(length, 0)
+  }
+  return columns
+}
+
+/** The fields that `classifyPostgresError` reads, of an ErrorResponse. */
+function serverError(message: Buffer): Error {
+  const fields = new Map(
+    message
+      .toString('utf8', 5)
+      .split('\0')
+      .map((field) => [field[0] ?? '', field.slice(1)]),
+  )
+  return Object.assign(new Error(fields.get('M')), { code: fields.get('C'), severity: fields.get('V') })
+}
