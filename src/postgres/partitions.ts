@@ -14,3 +14,12 @@ export async function ensureTraceIndexPartitions(sql: Sql, daysAhead = 7): Promi
     throw classifyPostgresError(thrown)
   }
 }
+
+/** Makes the partition of `trace_index` for the UTC day of `time` if it is missing. */
+export async function ensureTraceIndexPartition(sql: Sql, time: Date): Promise<void> {
+  try {
+    await sql`SELECT ensure_trace_index_partition(${time.toISOString().slice(0, 10)}::text::date)`
+  } catch (thrown) {
+    throw classifyPostgresError(thrown)
+  }
+}

@@ -1,0 +1,45 @@
+import type { Clock } from '../foundation/clock.ts'
+import type { Service } from '../foundation/service.ts'
+
+const INTERVAL_MS = 1_000
+export const FREE_BYTES_MIN = 1024 ** 3
+
+/**
+ * Watches the disk under the embedded server. A full disk stops PostgreSQL, and with it the draining that would make
+ * room again, so nothing is taken any more while less than 1 GiB is free.
+ */
+export class DiskGuard implements Service {
+  readonly name = 'disk guard'
+  readonly #freeDiskBytes: () => Promise<number>
+  readonly #clock: Clock
+  readonly #stopping = new AbortController()
+  #freeBytes = Number.POSITIVE_INFINITY
+  #loop: Promise<void> | undefined
+
+  constructor(freeDiskBytes: () => Promise<number>, clock: Clock) {
+    this.#freeDiskBytes = freeDiskBytes
+    this.#clock = clock
+  }
+
+  async start(): Promise<void> {
+    this.#freeBytes = await this.#freeDiskBytes()
+    this.#loop = this.#watch()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    await this.#loop
+  }
+
+  get isNearlyFull(): boolean {
+    return this.#freeBytes < FREE_BYTES_MIN
+  }
+
+  async #watch(): Promise<void> {
+    for (;;) {
+      await this.#clock.sleep(INTERVAL_MS, this.#stopping.signal)
+      if (this.#stopping.signal.aborted) return
+      this.#freeBytes = await this.#freeDiskBytes()
+    }
+  }
+}

@@ -1,0 +1,37 @@
+import { expect, test } from 'vitest'
+import { Failure, type FailureKind } from '../../src/foundation/failure.ts'
+import { judge, judgeTakenOver } from '../../src/relay/failure-policy.ts'
+
+const quiet = { attemptsMax: 8, othersSucceed: false }
+const busy = { attemptsMax: 8, othersSucceed: true }
+const verdict = (kind: FailureKind, batch: Partial<Parameters<typeof judge>[1]>, circumstances = quiet) =>
+  judge(new Failure(kind, 'x'), { rows: 25, attempts: 0, outages: 0, ...batch }, circumstances)
+
+test('an outage or a wrong setting is nobody’s fault, however often it comes', () => {
+  for (const kind of ['outage', 'configuration'] as const) {
+    for (const rows of [1, 25]) {
+      expect(verdict(kind, { rows, attempts: 7, outages: 1_000_000 }, busy)).toBe('retry')
+    }
+  }
+})
+
+test('a batch that fails for its data is split until the culprit is alone, which then counts and is buried', () => {
+  expect(verdict('data', { rows: 25, attempts: 100 })).toBe('split')
+  expect(verdict('data', { rows: 2 })).toBe('split')
+  expect(verdict('data', { rows: 1, attempts: 0 })).toBe('count')
+  expect(verdict('data', { rows: 1, attempts: 6 })).toBe('count')
+  expect(verdict('data', { rows: 1, attempts: 7 })).toBe('bury')
+})
+
+test('an error that nobody classified is an outage, unless it comes again while other batches succeed', () => {
+  expect(verdict('bug', { rows: 25, outages: 0 }, busy)).toBe('retry')
+  expect(verdict('bug', { rows: 25, outages: 5 }, quiet)).toBe('retry')
+  expect(verdict('bug', { rows: 25, outages: 1 }, busy)).toBe('split')
+  expect(verdict('bug', { rows: 1, outages: 1 }, busy)).toBe('count')
+})
+
+test('a batch whose third holder vanished is halved, and a single row is buried', () => {
+  expect(judgeTakenOver({ rows: 25, takeovers: 2 })).toBe('write')
+  expect(judgeTakenOver({ rows: 25, takeovers: 3 })).toBe('split')
+  expect(judgeTakenOver({ rows: 1, takeovers: 3 })).toBe('bury')
+})
