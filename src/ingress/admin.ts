@@ -1,0 +1,170 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { createServer, type Server } from 'node:http'
+import { getRequestListener } from '@hono/node-server'
+import { type Context, Hono } from 'hono'
+import { Failure, invariant } from '../foundation/failure.ts'
+import type { Service } from '../foundation/service.ts'
+import type { Log } from '../telemetry/log.ts'
+import type { Metrics } from '../telemetry/metrics.ts'
+
+/** One question asked of a part: whether it works, and if not, a sentence that says what is wrong. */
+export interface Check {
+  readonly ok: boolean
+  readonly message?: string
+}
+
+export interface Health {
+  readonly ok: boolean
+  /** By the name of the part: `database`, `schema`, `store`. */
+  readonly checks: Readonly<Record<string, Check>>
+}
+
+/** What an API handler is asked, and what it answers: `body` becomes JSON unless it is text that already is. */
+export interface ApiRequest {
+  /** The named segments of the path, decoded. */
+  readonly params: Readonly<Record<string, string>>
+  readonly query: Readonly<Record<string, string>>
+}
+export interface ApiAnswer {
+  readonly status: 200 | 400 | 404 | 503
+  readonly body: unknown
+}
+export type ApiHandler = (request: ApiRequest) => Promise<ApiAnswer>
+
+export interface AdminOptions {
+  host: string
+  /** 0 for any free port; `address` tells which. */
+  port: number
+  token: string | undefined
+  /** Whether this process can do its work. Asked for each `GET /health/ready`; must answer soon. */
+  ready: () => Promise<Health>
+  /** The same with everything that does not count for readiness, the object store above all. */
+  health: () => Promise<Health>
+  /** `GET` handlers under `/api/v1`, by path: `{ '/traces/:id': … }`. */
+  api: Readonly<Record<string, ApiHandler>>
+  metrics: Metrics
+  log: Log
+}
+
+/** Whether a listener on this host can be reached from this machine only. */
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host)
+}
+
+/**
+ * The port for people and their tools: health, metrics and the read API. Without a token, a port that can be
+ * reached from other machines serves health and metrics only.
+ */
+export class AdminServer implements Service {
+  readonly name = 'admin'
+  readonly #options: AdminOptions
+  #server: Server | undefined
+
+  constructor(options: AdminOptions) {
+    this.#options = options
+  }
+
+  /** Where it listens. */
+  get address(): { host: string; port: number } {
+    const address = this.#server?.address()
+    invariant(typeof address === 'object' && address !== null, 'the admin server is not listening')
+    return { host: address.address, port: address.port }
+  }
+
+  /**
+   * Resolves when it listens.
+   *
+   * @throws Failure `configuration` when the address cannot be had.
+   */
+  start(): Promise<void> {
+    const { host, port } = this.#options
+    const listener = getRequestListener(adminApp(this.#options).fetch, {
+      hostname: 'localhost',
+      overrideGlobalObjects: false,
+      errorHandler: () =>
+        Response.json({ error: 'the request target and Host make no URL' }, { status: 400 }),
+    })
+    const server = createServer((incoming, outgoing) => {
+      listener(incoming, outgoing).catch((error: unknown) => {
+        this.#options.log.error('admin_failed', { reason: 'bug', error })
+        outgoing.destroy()
+      })
+    })
+    this.#server = server
+    return new Promise((resolve, reject) => {
+      server.once('error', (cause: NodeJS.ErrnoException) => {
+        const message = `cannot listen for administration on ${host}:${port}: ${cause.message}`
+        reject(new Failure('configuration', message, { cause, ...(cause.code && { code: cause.code }) }))
+      })
+      server.listen(port, host, resolve)
+    })
+  }
+
+  /** Answers what is in hand, then closes. It is the last to go: until then it says that the rest is stopping. */
+  async stop(giveUp: AbortSignal): Promise<void> {
+    const server = this.#server
+    if (server === undefined || !server.listening) return
+    const cut = () => server.closeAllConnections()
+    giveUp.addEventListener('abort', cut, { once: true })
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+    if (giveUp.aborted) cut()
+    await closed
+    giveUp.removeEventListener('abort', cut)
+  }
+}
+
+/** The admin routes, apart from the socket that they are served on. */
+export function adminApp(options: Omit<AdminOptions, 'port'>): Hono {
+  const { host, token, ready, health, api, metrics, log } = options
+  const app = new Hono()
+
+  const report = async (c: Context, ask: () => Promise<Health>) => {
+    const answer = await ask()
+    return c.json({ status: answer.ok ? 'ok' : 'unavailable', checks: answer.checks }, answer.ok ? 200 : 503)
+  }
+  // Live means only that the event loop turns: restarting a process because its database is away helps nobody.
+  app.get('/health/live', (c) => c.json({ status: 'ok', checks: {} }))
+  app.get('/health/ready', (c) => report(c, ready))
+  app.get('/health', (c) => report(c, health))
+  app.get('/metrics', async (c) => {
+    const text = await metrics.registry.metrics()
+    return c.body(text, 200, { 'Content-Type': metrics.registry.contentType })
+  })
+
+  app.use('/api/*', async (c, next) => {
+    if (token === undefined) {
+      if (isLoopback(host)) return next()
+      return c.json({ error: 'set ADMIN_TOKEN to use the API on a port that other machines can reach' }, 403)
+    }
+    if (isBearer(c.req.header('authorization'), token)) return next()
+    return c.json(
+      { error: 'this needs the header Authorization: Bearer with the value of ADMIN_TOKEN' },
+      401,
+      {
+        'WWW-Authenticate': 'Bearer',
+      },
+    )
+  })
+  for (const [path, handler] of Object.entries(api)) {
+    app.get(`/api/v1${path}`, async (c) => {
+      const { status, body } = await handler({ params: c.req.param(), query: c.req.query() })
+      const text = typeof body === 'string' ? body : JSON.stringify(body)
+      return c.body(text, status, { 'Content-Type': 'application/json' })
+    })
+  }
+
+  app.notFound((c) => c.json({ error: `there is nothing at ${c.req.path}` }, 404))
+  app.onError((error, c) => {
+    log.error('admin_failed', { reason: 'bug', path: c.req.path, error })
+    return c.json({ error: 'the request could not be handled' }, 500)
+  })
+  return app
+}
+
+/** Compares in a time that does not depend on where two tokens differ, nor on their lengths. */
+function isBearer(header: string | undefined, token: string): boolean {
+  const given = /^Bearer +(.+)$/i.exec(header ?? '')?.[1]
+  if (given === undefined) return false
+  const digest = (text: string) => createHash('sha256').update(text).digest()
+  return timingSafeEqual(digest(given), digest(token))
+}

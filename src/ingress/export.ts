@@ -1,0 +1,178 @@
+import pLimit from 'p-limit'
+import { asFailure } from '../foundation/failure.ts'
+import type { Format } from '../otlp/answer.ts'
+import { BodyTooLargeError, pack, type Unpacked, unpack } from '../otlp/compression.ts'
+import { OtlpError } from '../otlp/error.ts'
+import { protobufFromJson } from '../otlp/json.ts'
+import type { Encoding, Signal } from '../otlp/signal.ts'
+import { encodeSummary } from '../otlp/summary.ts'
+import { type Walked, walk } from '../otlp/walk.ts'
+import type { StagedRow } from '../queue/copy-format.ts'
+import type { OverflowDecision } from '../queue/overflow.ts'
+import type { IngressEvents } from './events.ts'
+import type { Outcome } from './outcome.ts'
+import type { Reservation } from './read-body.ts'
+
+/** One OTLP request whose body has been read. `reservation` already holds the bytes of `body`. */
+export interface ExportRequest {
+  readonly signal: Signal
+  readonly format: Format
+  /** As the header says it; undefined for none. */
+  readonly contentEncoding: string | undefined
+  readonly body: Buffer
+  readonly tenant: string
+  readonly requestId: string
+  readonly reservation: Reservation
+}
+
+export interface ExportOptions {
+  stager: { append(row: StagedRow): Promise<void> }
+  overflow: { decide(bytes: number): OverflowDecision; settled(bytes: number, committed: boolean): void }
+  maxBodyBytes: number
+  events: IngressEvents
+}
+
+/** Bodies that became larger than they promised are unpacked so many at a time; see `#unpack`. */
+const UNPACKING_MAX = 3
+/** How much more comes out of a body that does not say it: OTLP shrinks to a seventh, or to less the larger it is. */
+const EXPECTED_RATIO = 16
+
+/**
+ * The way of every export from its bytes to its commit, the same for all signals, formats and protocols:
+ * decompress, turn JSON into protobuf, walk, overflow policy, stage.
+ */
+export class ExportPath {
+  readonly #options: ExportOptions
+  readonly #gate = pLimit(UNPACKING_MAX)
+
+  constructor(options: ExportOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Resolves when the outcome is certain: `accepted` only after the commit. Never rejects; what nobody classified
+   * is logged once and becomes the outcome `bug`.
+   */
+  async accept(request: ExportRequest): Promise<Outcome> {
+    try {
+      return await this.#accept(request)
+    } catch (thrown) {
+      if (thrown instanceof OtlpError) return { kind: 'malformed', message: thrown.message }
+      if (thrown instanceof BodyTooLargeError) {
+        return { kind: 'too_large', message: tooLargeMessage(this.#options.maxBodyBytes, 'unpacked') }
+      }
+      this.#options.events.failed(request.requestId, thrown)
+      return { kind: 'bug', message: 'the request could not be handled; it may be sent again' }
+    }
+  }
+
+  async #accept(request: ExportRequest): Promise<Outcome> {
+    const { signal, format, body, requestId, reservation } = request
+    const unpacked = await this.#unpack(request)
+    if (unpacked === undefined) return this.#noRoom(requestId)
+    const { bytes, gzip } = unpacked
+    const protobuf = format === 'json' ? protobufFromJson(signal, bytes) : bytes
+    if (protobuf !== bytes && !reservation.take(protobuf.length)) return this.#noRoom(requestId)
+    const walked = walk(signal, protobuf)
+    if (walked.body !== protobuf && !reservation.take(walked.body.length)) return this.#noRoom(requestId)
+    this.#options.events.walked(signal, walked.items, walked.repairedStrings)
+    // Only what says nothing at all is not staged: a request of unknown fields alone may be a newer sender's data.
+    if (walked.body.length === 0) return accepted
+
+    // What came compressed is kept compressed: as it came if those very bytes are what was walked, else packed again.
+    const encoding: Encoding = bytes === body ? 'identity' : 'gzip'
+    let payload = walked.body
+    if (encoding === 'gzip') {
+      payload = gzip !== undefined && walked.body === bytes ? gzip : await pack(walked.body)
+    }
+
+    const decision = this.#options.overflow.decide(payload.length)
+    switch (decision.outcome) {
+      case 'stage':
+        return this.#stage(request, walked, { encoding, payload })
+      case 'reject':
+        this.#options.events.queueSaturated(requestId, signal)
+        return { kind: 'queue_full', message: 'the queue is full' }
+      case 'drop':
+        this.#options.events.loadShedding(requestId, signal, decision.policy, walked.items)
+        return { kind: 'dropped', items: walked.items, policy: decision.policy }
+    }
+  }
+
+  #noRoom(requestId: string): Outcome {
+    this.#options.events.inFlightFull(requestId)
+    return noRoom
+  }
+
+  /**
+   * Unpacks within what the in-flight budget gave beforehand: as much as the body promises. Bodies that break the
+   * promise are unpacked again, a few at a time, up to the limit of one body; so memory is bounded by the budget
+   * and `UNPACKING_MAX` bodies beyond it. Undefined when there is no room.
+   */
+  async #unpack({ contentEncoding, body, reservation }: ExportRequest): Promise<Unpacked | undefined> {
+    const { maxBodyBytes } = this.#options
+    if (contentEncoding === undefined) return unpack(undefined, body, maxBodyBytes)
+    const promisedBytes = Math.min(maxBodyBytes, promisedSize(contentEncoding, body))
+    if (!reservation.take(promisedBytes)) return undefined
+    try {
+      return await unpack(contentEncoding, body, promisedBytes)
+    } catch (thrown) {
+      if (!(thrown instanceof BodyTooLargeError) || promisedBytes === maxBodyBytes) throw thrown
+    }
+    const unpacked = await this.#gate(() => unpack(contentEncoding, body, maxBodyBytes))
+    return reservation.take(unpacked.bytes.length - promisedBytes) ? unpacked : undefined
+  }
+
+  async #stage(
+    { signal, tenant, requestId }: ExportRequest,
+    { items, summary, body }: Walked,
+    { encoding, payload }: { encoding: Encoding; payload: Buffer },
+  ): Promise<Outcome> {
+    const { stager, overflow, events } = this.#options
+    let committed = false
+    try {
+      const row = {
+        signal,
+        tenant,
+        encoding,
+        items,
+        unpackedBytes: body.length,
+        requestId,
+        summary: encodeSummary(summary),
+        payload,
+      }
+      await stager.append(row)
+      committed = true
+      events.staged(row)
+      return accepted
+    } catch (thrown) {
+      const failure = asFailure(thrown)
+      if (failure.kind === 'data') {
+        events.refusedByStaging(requestId, failure)
+        return { kind: 'malformed', message: `the request cannot be stored: ${failure.message}` }
+      }
+      if (failure.kind !== 'outage') throw thrown
+      events.stagingAway(requestId, failure)
+      return { kind: 'staging_away', message: 'the request could not be staged; send it again' }
+    } finally {
+      overflow.settled(payload.length, committed)
+    }
+  }
+}
+
+/** The outcome for a request for whose bytes there is no room now. */
+export const noRoom: Outcome = { kind: 'no_room', message: 'too many bytes are in flight' }
+const accepted: Outcome = { kind: 'accepted' }
+
+/** What a body will be when unpacked, as far as it says: gzip ends with the length of its last member (RFC 1952, 2.3.1). */
+function promisedSize(contentEncoding: string, body: Buffer): number {
+  if (!contentEncoding.includes('gzip') || body.length < 18) return body.length * EXPECTED_RATIO
+  return Math.max(body.length, body.readUInt32LE(body.length - 4))
+}
+
+/** The sentence for a body over the limit, `as` it came or unpacked. */
+export function tooLargeMessage(limitBytes: number, as: 'sent' | 'unpacked'): string {
+  return as === 'sent'
+    ? `the body is larger than ${limitBytes} bytes`
+    : `the body is larger than ${limitBytes} bytes when unpacked`
+}

@@ -1,0 +1,314 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { getRequestListener, type HttpBindings } from '@hono/node-server'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { type Context, Hono } from 'hono'
+import type { ByteBudget } from '../foundation/byte-budget.ts'
+import type { Clock } from '../foundation/clock.ts'
+import { Failure, invariant } from '../foundation/failure.ts'
+import type { Service } from '../foundation/service.ts'
+import { exportResponse, type Format, statusBody } from '../otlp/answer.ts'
+import { type Signal, signals } from '../otlp/signal.ts'
+import { BrokenHttp } from './broken-http.ts'
+import { formatOf, mediaTypes } from './content-type.ts'
+import type { IngressEvents } from './events.ts'
+import { type ExportPath, noRoom, tooLargeMessage } from './export.ts'
+import { droppedMessage, type Outcome, refusalAnswer } from './outcome.ts'
+import type { RateLimit } from './rate-limit.ts'
+import { declaredLength, Reservation, readBody } from './read-body.ts'
+import { awaitsContinue, type Reply, reply } from './reply.ts'
+import { requestIdOf } from './request-id.ts'
+
+export interface HttpIngressOptions {
+  host: string
+  /** 0 for any free port; `address` tells which. */
+  port: number
+  /** The signals that have a path here. */
+  signals: readonly Signal[]
+  exportPath: ExportPath
+  /** Undefined admits everything. */
+  rateLimit: RateLimit | undefined
+  /** The bytes that all requests in flight may hold together. */
+  budget: ByteBudget
+  maxBodyBytes: number
+  /** The status for what the policies `drop` and `sample` threw away. */
+  droppedStatus: 200 | 202
+  /** Why nothing can be taken now, in a sentence for the sender; undefined when all is well. Asked for each request. */
+  refusal: () => string | undefined
+  events: IngressEvents
+  clock: Clock
+  random: () => number
+}
+
+/**
+ * Idle connections outlive the pauses of every sender and the idle time of every common load balancer (Google's
+ * is the longest, 600 s): the side that closes first must not be ours, or a request meets a closed connection.
+ */
+const KEEP_ALIVE_MS = 620_000
+/** A request that has not come whole by then holds memory for nobody: SDKs give up after 10 s, Collectors after 30. */
+const REQUEST_MS_MAX = 60_000
+const CONNECTIONS_MAX = 10_000
+/** How long connections that say nothing are left open after the last answer of a drain. */
+const CLOSING_MS = 1_000
+
+/**
+ * The OTLP/HTTP listener. Requests are read straight from Node's own objects and answered through them: Hono
+ * routes and nothing else, because its request and response objects cost a third of the throughput.
+ *
+ * **Maintained invariant**: each request in `#inHand` is answered, or its client has gone, before it leaves.
+ */
+export class HttpIngress implements Service {
+  readonly name = 'http ingress'
+  readonly #options: HttpIngressOptions
+  readonly #unknownPath: Outcome
+  readonly #inHand = new Set<ServerResponse>()
+  #server: Server | undefined
+  #stopped: Promise<void> | undefined
+  #onLastAnswered: (() => void) | undefined
+
+  constructor(options: HttpIngressOptions) {
+    this.#options = options
+    const paths = options.signals.map((signal) => signals[signal].path).join(', ')
+    this.#unknownPath = { kind: 'unknown_path', message: `there is nothing here; OTLP is taken at ${paths}` }
+  }
+
+  /** Where it listens. */
+  get address(): { host: string; port: number } {
+    const address = this.#server?.address()
+    invariant(typeof address === 'object' && address !== null, 'the http ingress is not listening')
+    return { host: address.address, port: address.port }
+  }
+
+  /** True from the moment that `stop` was called: nothing new is taken. */
+  get draining(): boolean {
+    return this.#stopped !== undefined
+  }
+
+  /**
+   * Resolves when it listens.
+   *
+   * @throws Failure `configuration` when the address cannot be had.
+   */
+  start(): Promise<void> {
+    const { host, port, events, clock } = this.#options
+    const server = createServer({
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      headersTimeout: REQUEST_MS_MAX,
+      requestTimeout: REQUEST_MS_MAX,
+      connectionsCheckingInterval: 5_000,
+      keepAlive: true,
+      keepAliveInitialDelay: 60_000,
+    })
+    server.maxConnections = CONNECTIONS_MAX
+    const listener = this.#listener()
+    server.on('request', listener)
+    // Without these two Node itself tells the client to go on, or answers 417, before anybody has looked.
+    server.on('checkContinue', listener)
+    server.on('checkExpectation', listener)
+    const brokenHttp = new BrokenHttp({ events, clock, inHand: this.#inHand })
+    server.on('clientError', (error, socket) => brokenHttp.answer(error, socket as Socket))
+    server.on('drop', () => events.connectionDropped(CONNECTIONS_MAX))
+    this.#server = server
+    return new Promise((resolve, reject) => {
+      server.once('error', (cause: NodeJS.ErrnoException) => {
+        const message = `cannot listen for OTLP/HTTP on ${host}:${port}: ${cause.message}`
+        reject(new Failure('configuration', message, { cause, ...(cause.code && { code: cause.code }) }))
+      })
+      server.listen(port, host, resolve)
+    })
+  }
+
+  /**
+   * Refuses new requests with 503 and `Connection: close`, waits until those in hand are answered, then closes the
+   * listener. When `giveUp` aborts, the connections are cut.
+   */
+  stop(giveUp: AbortSignal): Promise<void> {
+    this.#stopped ??= this.#drain(giveUp)
+    return this.#stopped
+  }
+
+  async #drain(giveUp: AbortSignal): Promise<void> {
+    const server = this.#server
+    if (server === undefined || !server.listening) return
+    if (this.#inHand.size > 0 && !giveUp.aborted) {
+      await new Promise<void>((resolve) => {
+        this.#onLastAnswered = resolve
+        giveUp.addEventListener('abort', () => resolve(), { once: true })
+      })
+    }
+    const closed = new AbortController()
+    const closing = new Promise<void>((resolve) => {
+      server.close(() => {
+        closed.abort()
+        resolve()
+      })
+    })
+    if (!giveUp.aborted) {
+      await this.#options.clock.sleep(CLOSING_MS, AbortSignal.any([giveUp, closed.signal]))
+    }
+    server.closeAllConnections()
+    await closing
+  }
+
+  #listener(): (incoming: IncomingMessage, outgoing: ServerResponse) => void {
+    const app = new Hono<{ Bindings: HttpBindings }>()
+    const respond = async (c: Context<{ Bindings: HttpBindings }>, signal: Signal | undefined) => {
+      await this.#handle(c.env.incoming as IncomingMessage, c.env.outgoing as ServerResponse, signal)
+      return RESPONSE_ALREADY_SENT
+    }
+    // One handler a path for all methods: two would send each request through Hono's middleware composition.
+    for (const signal of this.#options.signals) app.all(signals[signal].path, (c) => respond(c, signal))
+    app.notFound((c) => respond(c, undefined))
+    const fetch = getRequestListener(app.fetch, {
+      hostname: 'localhost',
+      // Replacing the global Request and Response would break how a HEAD request is marked as answered.
+      overrideGlobalObjects: false,
+      // Unread bodies are dealt with where the answer is written.
+      autoCleanupIncoming: false,
+      errorHandler: () => undefined,
+    })
+    return (incoming, outgoing) => {
+      fetch(incoming, outgoing)
+        .then(() => {
+          if (outgoing.headersSent || outgoing.destroyed) return
+          // What the adapter refused before any handler: a Host or a target that makes no URL.
+          const outcome: Outcome = { kind: 'malformed', message: 'the request target and Host make no URL' }
+          const requestId = requestIdOf(incoming.headers['x-request-id'])
+          return this.#answer(incoming, outgoing, undefined, requestId, outcome)
+        })
+        .catch((thrown: unknown) => {
+          this.#options.events.failed(requestIdOf(incoming.headers['x-request-id']), thrown)
+          outgoing.destroy()
+        })
+    }
+  }
+
+  /** Never rejects. */
+  async #handle(
+    incoming: IncomingMessage,
+    outgoing: ServerResponse,
+    signal: Signal | undefined,
+  ): Promise<void> {
+    const { events, budget, clock } = this.#options
+    const requestId = requestIdOf(incoming.headers['x-request-id'])
+    const startedMs = clock.monotonicMs()
+    const inHand = !this.draining
+    if (inHand) this.#inHand.add(outgoing)
+    let outcome: Outcome | undefined
+    try {
+      const reservation = new Reservation(budget)
+      try {
+        outcome = await this.#outcomeOf(incoming, outgoing, signal, requestId, reservation)
+      } finally {
+        reservation.release()
+      }
+      if (outcome === undefined) outgoing.destroy()
+      else await this.#answer(incoming, outgoing, signal, requestId, outcome)
+    } catch (thrown) {
+      events.failed(requestId, thrown)
+      outcome = undefined
+      outgoing.destroy()
+    } finally {
+      if (inHand) this.#inHand.delete(outgoing)
+      if (this.#inHand.size === 0) this.#onLastAnswered?.()
+    }
+    events.answered(signal, outcome, clock.monotonicMs() - startedMs)
+  }
+
+  /** Undefined when the client went away and nobody waits for an answer. */
+  async #outcomeOf(
+    incoming: IncomingMessage,
+    outgoing: ServerResponse,
+    signal: Signal | undefined,
+    requestId: string,
+    reservation: Reservation,
+  ): Promise<Outcome | undefined> {
+    const { rateLimit, budget, maxBodyBytes, events, refusal, exportPath } = this.#options
+    if (this.draining) return { kind: 'shutting_down', message: 'shutting down' }
+    const admission = rateLimit?.take()
+    if (admission?.ok === false) {
+      const { retryAfterSeconds } = admission
+      events.rateLimited(requestId)
+      return { kind: 'rate_limited', message: 'too many requests a second', retryAfterSeconds }
+    }
+    if (signal === undefined) return this.#unknownPath
+    if (incoming.method !== 'POST') return { kind: 'wrong_method', message: 'only POST is served here' }
+    const format = formatOf(incoming.headers['content-type'])
+    if (format === undefined) {
+      return {
+        kind: 'wrong_content_type',
+        message: `the Content-Type must be ${mediaTypes.protobuf} or ${mediaTypes.json}`,
+      }
+    }
+    const full = refusal()
+    if (full !== undefined) {
+      events.refusing(requestId, full)
+      return { kind: 'disk_full', message: full }
+    }
+    if (
+      awaitsContinue(incoming) &&
+      (declaredLength(incoming) ?? 0) <= Math.min(maxBodyBytes, budget.freeBytes)
+    ) {
+      outgoing.writeContinue()
+    }
+    const body = await readBody(incoming, { limitBytes: maxBodyBytes, reservation })
+    if (body === 'gone') return undefined
+    if (body === 'too_large') return { kind: 'too_large', message: tooLargeMessage(maxBodyBytes, 'sent') }
+    if (body === 'no_room') {
+      events.inFlightFull(requestId)
+      return noRoom
+    }
+    if (body === 'bad_framing') return { kind: 'malformed', message: 'the chunks of the body are not HTTP' }
+    events.received(signal, body.length)
+    return exportPath.accept({
+      signal,
+      format,
+      contentEncoding: incoming.headers['content-encoding'],
+      body,
+      tenant: 'default',
+      requestId,
+      reservation,
+    })
+  }
+
+  #answer(
+    incoming: IncomingMessage,
+    outgoing: ServerResponse,
+    signal: Signal | undefined,
+    requestId: string,
+    outcome: Outcome,
+  ): Promise<void> {
+    // Without a format of ours to answer in, JSON is what a person reads.
+    const format = formatOf(incoming.headers['content-type']) ?? 'json'
+    const answer = {
+      ...this.#said(outcome, signal, format),
+      contentType: mediaTypes[format],
+      requestId,
+      close: this.draining,
+    }
+    return reply(incoming, outgoing, answer, this.#options.clock)
+  }
+
+  /** What the answer to an outcome says, in the request's own format. */
+  #said(
+    outcome: Outcome,
+    signal: Signal | undefined,
+    format: Format,
+  ): Pick<Reply, 'status' | 'body' | 'retryAfterSeconds' | 'allow'> {
+    if (outcome.kind === 'accepted' || outcome.kind === 'dropped') {
+      invariant(signal !== undefined, 'a request without a signal came to its end')
+      if (outcome.kind === 'accepted') return { status: 200, body: exportResponse(signal, format) }
+      const { items, policy } = outcome
+      // A partial success that rejects nothing is read as a warning about something else.
+      const partial = items === 0 ? undefined : { rejected: items, message: droppedMessage(policy) }
+      return { status: this.#options.droppedStatus, body: exportResponse(signal, format, partial) }
+    }
+    const { httpStatus, rpcCode, message, retryAfterSeconds } = refusalAnswer(outcome, this.#options.random)
+    return {
+      status: httpStatus,
+      body: statusBody(format, rpcCode, message),
+      retryAfterSeconds,
+      allow: outcome.kind === 'wrong_method' ? 'POST' : undefined,
+    }
+  }
+}

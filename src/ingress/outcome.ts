@@ -1,0 +1,83 @@
+/**
+ * How a request ended, in words of ours, and what each protocol calls it. This is the only place that picks a
+ * status: the handlers of both protocols answer with an `Outcome`.
+ *
+ * Which statuses a sender retries is OTLP's ("OTLP/HTTP Response", "Failures": 429, 502, 503 and 504, never 500;
+ * "OTLP/gRPC Response", "Failures": RESOURCE_EXHAUSTED only with a RetryInfo).
+ */
+export type Outcome =
+  | { readonly kind: 'accepted' }
+  | { readonly kind: 'dropped'; readonly items: number; readonly policy: 'drop' | 'sample' }
+  | { readonly kind: RefusalKind; readonly message: string; readonly retryAfterSeconds?: number }
+
+export type Refusal = Exclude<Outcome, { kind: 'accepted' } | { kind: 'dropped' }>
+
+/** The numbers of google.rpc.Code that we use (googleapis, google/rpc/code.proto). */
+export const rpcCodes = {
+  ok: 0,
+  invalidArgument: 3,
+  permissionDenied: 7,
+  resourceExhausted: 8,
+  unimplemented: 12,
+  unavailable: 14,
+  unauthenticated: 16,
+} as const
+
+export type RpcCode = (typeof rpcCodes)[keyof typeof rpcCodes]
+
+interface Verdict {
+  readonly httpStatus: number
+  readonly rpcCode: RpcCode
+  /** Whether the sender shall come again: it is then told when. */
+  readonly retried: boolean
+}
+
+const refusals = {
+  malformed: { httpStatus: 400, rpcCode: rpcCodes.invalidArgument, retried: false },
+  unauthenticated: { httpStatus: 401, rpcCode: rpcCodes.unauthenticated, retried: false },
+  forbidden: { httpStatus: 403, rpcCode: rpcCodes.permissionDenied, retried: false },
+  unknown_path: { httpStatus: 404, rpcCode: rpcCodes.unimplemented, retried: false },
+  wrong_method: { httpStatus: 405, rpcCode: rpcCodes.unimplemented, retried: false },
+  wrong_content_type: { httpStatus: 415, rpcCode: rpcCodes.unimplemented, retried: false },
+  too_large: { httpStatus: 413, rpcCode: rpcCodes.resourceExhausted, retried: false },
+  rate_limited: { httpStatus: 429, rpcCode: rpcCodes.resourceExhausted, retried: true },
+  queue_full: { httpStatus: 429, rpcCode: rpcCodes.resourceExhausted, retried: true },
+  staging_away: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
+  no_room: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
+  disk_full: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
+  shutting_down: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
+  // A fault of ours is 503 and not 500: senders take 500 as final and throw the data away.
+  bug: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
+} as const satisfies Record<string, Verdict>
+
+export type RefusalKind = keyof typeof refusals
+
+/** A wait longer than what is left of an SDK's 10 s deadline makes it drop its batch at once. */
+const RETRY_AFTER_SECONDS_MAX = 5
+
+/** What a client is told. `retryAfterSeconds` is whole, 1 to 5, and there exactly if the sender shall come again. */
+export interface Answer {
+  readonly httpStatus: number
+  readonly rpcCode: RpcCode
+  readonly message: string
+  readonly retryAfterSeconds: number | undefined
+}
+
+/**
+ * The answer for a refusal. Where the refusal does not say when to come again the wait is drawn with `random`, a
+ * number in [0, 1), so that those who were refused together do not come back together.
+ */
+export function refusalAnswer(refusal: Refusal, random: () => number): Answer {
+  const { httpStatus, rpcCode, retried } = refusals[refusal.kind]
+  const { message } = refusal
+  if (!retried) return { httpStatus, rpcCode, message, retryAfterSeconds: undefined }
+  const wait = refusal.retryAfterSeconds ?? 1 + Math.floor(random() * RETRY_AFTER_SECONDS_MAX)
+  return { httpStatus, rpcCode, message, retryAfterSeconds: Math.min(wait, RETRY_AFTER_SECONDS_MAX) }
+}
+
+/** The sentence of a partial success: what became of the items that were not taken. */
+export function droppedMessage(policy: 'drop' | 'sample'): string {
+  return policy === 'drop'
+    ? 'the queue is full and the overflow policy is drop: nothing of this request was kept'
+    : 'the queue is full and the overflow policy is sample: this request was not in the sample'
+}

@@ -1,0 +1,244 @@
+import http from 'node:http'
+import { gzipSync } from 'node:zlib'
+import { expect, test } from 'vitest'
+import {
+  chunk,
+  head,
+  JSON_TYPE,
+  lastChunk,
+  oneSpan,
+  PROTOBUF,
+  RawConnection,
+  readStatus,
+  send,
+  serveIngress,
+  spanOfBytes,
+} from './serve.ts'
+
+const MIB = 1024 * 1024
+const post = (body: Buffer) => Buffer.concat([Buffer.from(head(`Content-Length: ${body.length}`)), body])
+
+test('a connection that idles is kept for over a minute, and the answer says so', async () => {
+  await using ingress = await serveIngress()
+  const agent = new http.Agent({ keepAlive: true })
+  const answer = await send(ingress.port, { body: oneSpan, agent })
+  agent.destroy()
+  expect([answer.headers.connection, answer.headers['keep-alive']]).toEqual(['keep-alive', 'timeout=620'])
+})
+
+test('one connection serves on after every error whose body was small or read', async () => {
+  await using ingress = await serveIngress({ maxBodyBytes: 200 * 1024 })
+  const connection = new RawConnection(ingress.port)
+  const requests: [string | Buffer, number][] = [
+    [post(Buffer.from('1234')), 400],
+    [post(Buffer.alloc(100_000, 1)), 400],
+    [`POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello`, 404],
+    [`PATCH /v1/traces HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello`, 405],
+    [`GET /v1/traces HTTP/1.1\r\nHost: a\r\n\r\n`, 405],
+    [`POST /v1/traces HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello`, 415],
+    [Buffer.concat([Buffer.from(head(`Content-Length: ${250 * 1024}`)), Buffer.alloc(250 * 1024)]), 413],
+    [post(oneSpan), 200],
+  ]
+  const pattern: string[] = []
+  for (const [bytes, status] of requests) {
+    pattern.push(`HTTP/1.1 ${status} [\\s\\S]*`)
+    await connection.write(bytes).until(new RegExp(pattern.join('')))
+  }
+  expect(connection.received.includes('Connection: close')).toBe(false)
+  expect(ingress.stager.rows.length).toBe(1)
+  connection.socket.destroy()
+})
+
+test('requests that come in one piece are answered in their order', async () => {
+  await using ingress = await serveIngress()
+  const connection = new RawConnection(ingress.port)
+  connection.write(Buffer.concat([post(oneSpan), post(Buffer.from('1234')), post(oneSpan)]))
+  await connection.until(/HTTP\/1\.1 200 [\s\S]*HTTP\/1\.1 400 [\s\S]*HTTP\/1\.1 200 /)
+  connection.socket.destroy()
+})
+
+test('an upload that expects to be told is refused before it is sent: too large, no room, rate, path', async () => {
+  const expects = (path: string, length: number) =>
+    `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Type: ${PROTOBUF}\r\nExpect: 100-continue\r\nContent-Length: ${length}\r\n\r\n`
+  await using ingress = await serveIngress({ inflightBytes: MIB, rateLimit: { perSecond: 0.001, burst: 3 } })
+  const answers = []
+  for (const request of [
+    expects('/v1/traces', 999_999_999),
+    expects('/v1/traces', 2 * MIB),
+    expects('/nope', 100),
+    expects('/v1/traces', 100),
+  ]) {
+    const connection = new RawConnection(ingress.port)
+    await connection.write(request).until(/\r\n\r\n[\s\S]+/)
+    answers.push(connection.received.split('\r\n')[0])
+    connection.socket.destroy()
+  }
+  expect(answers).toEqual([
+    'HTTP/1.1 413 Payload Too Large',
+    'HTTP/1.1 503 Service Unavailable',
+    'HTTP/1.1 404 Not Found',
+    'HTTP/1.1 429 Too Many Requests',
+  ])
+})
+
+test('an upload that expects to be told and is welcome hears 100, then 200', async () => {
+  await using ingress = await serveIngress()
+  const connection = new RawConnection(ingress.port)
+  connection.write(head('Expect: 100-continue', `Content-Length: ${oneSpan.length}`))
+  await connection.until(/^HTTP\/1\.1 100 Continue\r\n\r\n$/)
+  await connection.write(oneSpan).until(/HTTP\/1\.1 200 OK/)
+  connection.socket.destroy()
+})
+
+test('an expectation that nobody knows is passed over', async () => {
+  await using ingress = await serveIngress()
+  const answer = await send(ingress.port, {
+    headers: { 'content-type': PROTOBUF, expect: 'the-unexpected' },
+    body: oneSpan,
+  })
+  expect(answer.status).toBe(200)
+})
+
+test('a client that goes on sending 30 MB can still read why it was refused', async () => {
+  await using ingress = await serveIngress()
+  const connection = new RawConnection(ingress.port)
+  connection.write(head(`Content-Length: ${30 * MIB}`))
+  for (let sent = 0; sent < 30; sent++) connection.write(Buffer.alloc(MIB))
+  await connection.closed
+  expect(connection.received.split('\r\n')[0]).toBe('HTTP/1.1 413 Payload Too Large')
+  expect(connection.received.includes('Connection: close')).toBe(true)
+  connection.socket.destroy()
+})
+
+test('a client that stops in the middle of a refused upload does not hold its connection', async () => {
+  await using ingress = await serveIngress()
+  const connection = new RawConnection(ingress.port)
+  connection.write(head(`Content-Length: ${30 * MIB}`)).write(Buffer.alloc(1000))
+  await connection.closed
+  expect(connection.received.split('\r\n')[0]).toBe('HTTP/1.1 413 Payload Too Large')
+  connection.socket.destroy()
+})
+
+test('a chunked body is read whatever its chunks are: single bytes, extensions, trailers, compressed', async () => {
+  await using ingress = await serveIngress()
+  const packed = gzipSync(oneSpan)
+  const chunked = head('Transfer-Encoding: chunked')
+  const forms = [
+    [chunked, ...[...oneSpan].map((byte) => chunk(Buffer.from([byte]))), lastChunk],
+    [chunked, chunk(oneSpan, ';name=value;other="x y"'), lastChunk],
+    [chunked, chunk(oneSpan), '0\r\nX-Checksum: 1\r\nX-Other: 2\r\n\r\n'],
+    [head('Transfer-Encoding: chunked', 'Content-Encoding: gzip'), chunk(packed), lastChunk],
+  ]
+  for (const parts of forms) {
+    const connection = new RawConnection(ingress.port)
+    for (const part of parts) connection.write(part)
+    await connection.until(/^HTTP\/1\.1 200 OK/)
+    connection.socket.destroy()
+  }
+  expect(ingress.stager.rows.map(({ payload }) => payload)).toEqual([oneSpan, oneSpan, oneSpan, packed])
+})
+
+test('a chunked body that is cut off stages nothing and logs nothing but JSON', async () => {
+  await using ingress = await serveIngress()
+  const cut = new RawConnection(ingress.port)
+  cut.write(head('Transfer-Encoding: chunked')).write('20\r\n').write(oneSpan.subarray(0, 10))
+  await expect.poll(() => ingress.budget.usedBytes).toBe(10)
+  cut.socket.destroy()
+  await expect.poll(() => ingress.budget.usedBytes).toBe(0)
+  expect([ingress.stager.appended, ingress.lines()]).toEqual([0, []])
+})
+
+test('chunks that are not HTTP are 400 in the request’s own format', async () => {
+  await using ingress = await serveIngress()
+  const broken = new RawConnection(ingress.port)
+  broken.write(head('Transfer-Encoding: chunked')).write(chunk(oneSpan)).write('what is this\r\n')
+  const received = await broken.until(/HTTP\/1\.1 400 [\s\S]*\r\n\r\n[\s\S]+/)
+  expect(received.includes(`Content-Type: ${PROTOBUF}`)).toBe(true)
+  expect([ingress.stager.appended, ingress.budget.usedBytes]).toEqual([0, 0])
+  broken.socket.destroy()
+})
+
+test('what is not HTTP/1 is answered with a sentence and logged as JSON', async () => {
+  await using ingress = await serveIngress()
+  const sent = ['PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', '\x16\x03\x01\x02\x00\x01', 'hello\r\n\r\n']
+  const messages = []
+  for (const bytes of sent) {
+    const connection = new RawConnection(ingress.port)
+    await connection.write(bytes).closed
+    const [top = '', body = ''] = connection.received.split('\r\n\r\n')
+    const answer = { status: 400, headers: { 'content-type': JSON_TYPE }, body: Buffer.from(body) }
+    messages.push([top.split('\r\n')[0], readStatus(answer).message])
+    connection.socket.destroy()
+  }
+  expect(messages).toEqual([
+    [
+      'HTTP/1.1 400 Bad Request',
+      'this port takes OTLP/HTTP over HTTP/1.1; OTLP/gRPC goes to its own port, 4317 by default',
+    ],
+    ['HTTP/1.1 400 Bad Request', 'this port takes plain HTTP, not TLS'],
+    ['HTTP/1.1 400 Bad Request', 'this is not HTTP/1.1'],
+  ])
+  expect(ingress.lines().map(({ event, level }) => [event, level])).toEqual(
+    Array(3).fill(['http_malformed', 'info']),
+  )
+})
+
+test('a head of 20 kB is 431', async () => {
+  await using ingress = await serveIngress()
+  const connection = new RawConnection(ingress.port)
+  connection.write(head(`X-Long: ${'x'.repeat(20_000)}`))
+  await connection.until(/^HTTP\/1\.1 431 Request Header Fields Too Large\r\n/)
+  connection.socket.destroy()
+})
+
+test('broken bytes behind a good request do not take its answer away', async () => {
+  await using ingress = await serveIngress()
+  const release = ingress.stager.hold()
+  const connection = new RawConnection(ingress.port)
+  connection.write(Buffer.concat([post(oneSpan), Buffer.from('\x00\x01garbage\r\n\r\n')]))
+  await ingress.stager.whenAppended(1)
+  release()
+  await connection.closed
+  expect(connection.received.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200'])
+  connection.socket.destroy()
+})
+
+test('a thousand hang-ups after a whole body: each row committed once, nothing logged, nothing held', async () => {
+  await using ingress = await serveIngress()
+  for (let round = 1; round <= 10; round++) {
+    const release = ingress.stager.hold()
+    const connections = Array.from({ length: 200 }, () =>
+      new RawConnection(ingress.port).write(post(oneSpan)),
+    )
+    await ingress.stager.whenAppended(round * 200)
+    for (const [index, { socket }] of connections.entries()) if (index % 2 === 0) socket.resetAndDestroy()
+    const open = connections.filter(({ socket }) => !socket.destroyed)
+    release()
+    await Promise.all(open.map((connection) => connection.until(/HTTP\/1\.1 200 OK/)))
+    for (const { socket } of open) socket.destroy()
+  }
+  await expect.poll(() => ingress.budget.usedBytes).toBe(0)
+  expect([ingress.stager.rows.length, ingress.settled.length, ingress.lines()]).toEqual([2000, 2000, []])
+})
+
+test('hang-ups in the middle of a body stage nothing and give their bytes back', async () => {
+  await using ingress = await serveIngress()
+  const connections = Array.from({ length: 50 }, () =>
+    new RawConnection(ingress.port).write(head('Content-Length: 100000')).write(Buffer.alloc(1000)),
+  )
+  await expect.poll(() => ingress.budget.usedBytes).toBe(50_000)
+  for (const { socket } of connections) socket.resetAndDestroy()
+  await expect.poll(() => ingress.budget.usedBytes).toBe(0)
+  expect([ingress.stager.appended, ingress.lines()]).toEqual([0, []])
+})
+
+test('a body of 300 kB in many small writes is put together as it was sent', async () => {
+  await using ingress = await serveIngress()
+  const body = spanOfBytes(300_000)
+  const connection = new RawConnection(ingress.port)
+  connection.write(head(`Content-Length: ${body.length}`))
+  for (let at = 0; at < body.length; at += 7_001) connection.write(body.subarray(at, at + 7_001))
+  await connection.until(/^HTTP\/1\.1 200 OK/)
+  expect(ingress.stager.rows[0]?.payload.equals(body)).toBe(true)
+  connection.socket.destroy()
+})

@@ -1,0 +1,64 @@
+import { expect, test } from 'vitest'
+import { droppedMessage, type RefusalKind, refusalAnswer } from '../../src/ingress/outcome.ts'
+
+const kinds: RefusalKind[] = [
+  'malformed',
+  'unauthenticated',
+  'forbidden',
+  'unknown_path',
+  'wrong_method',
+  'wrong_content_type',
+  'too_large',
+  'rate_limited',
+  'queue_full',
+  'staging_away',
+  'no_room',
+  'disk_full',
+  'shutting_down',
+  'bug',
+]
+
+test('every refusal has its status, its google.rpc.Code, and a wait exactly where OTLP lets a sender retry', () => {
+  const answers = kinds.map((kind) => {
+    const { httpStatus, rpcCode, retryAfterSeconds } = refusalAnswer({ kind, message: 'm' }, () => 0.5)
+    return [kind, httpStatus, rpcCode, retryAfterSeconds]
+  })
+  expect(answers).toEqual([
+    ['malformed', 400, 3, undefined],
+    ['unauthenticated', 401, 16, undefined],
+    ['forbidden', 403, 7, undefined],
+    ['unknown_path', 404, 12, undefined],
+    ['wrong_method', 405, 12, undefined],
+    ['wrong_content_type', 415, 12, undefined],
+    ['too_large', 413, 8, undefined],
+    ['rate_limited', 429, 8, 3],
+    ['queue_full', 429, 8, 3],
+    ['staging_away', 503, 14, 3],
+    ['no_room', 503, 14, 3],
+    ['disk_full', 503, 14, 3],
+    ['shutting_down', 503, 14, 3],
+    ['bug', 503, 14, 3],
+  ])
+})
+
+test('waits are whole seconds from 1 to 5, spread over all of them', () => {
+  const waits = [0, 0.19, 0.2, 0.5, 0.79, 0.8, 0.999999].map(
+    (drawn) => refusalAnswer({ kind: 'queue_full', message: '' }, () => drawn).retryAfterSeconds,
+  )
+  expect(waits).toEqual([1, 1, 2, 3, 4, 5, 5])
+})
+
+test('a wait that the rate limit knows is told as it is, up to what an SDK can still wait', () => {
+  const waits = [1, 4, 60].map(
+    (retryAfterSeconds) =>
+      refusalAnswer({ kind: 'rate_limited', message: '', retryAfterSeconds }, () => 0.9).retryAfterSeconds,
+  )
+  expect(waits).toEqual([1, 4, 5])
+})
+
+test('the sentence of a drop names the policy', () => {
+  expect([droppedMessage('drop'), droppedMessage('sample')]).toEqual([
+    'the queue is full and the overflow policy is drop: nothing of this request was kept',
+    'the queue is full and the overflow policy is sample: this request was not in the sample',
+  ])
+})
