@@ -1,6 +1,6 @@
 /**
- * The varint that starts at `at`, as a number: exact up to 2^53, which tags and lengths never reach. The bytes must
- * have passed the walk.
+ * The varint that starts at `at`, as a number: exact up to 2^53, which tags and lengths never reach. Bytes that have not
+ * passed the walk give a wrong answer, but always one: so with all functions here.
  */
 export function varint(bytes: Buffer, at: number): number {
   let value = 0
@@ -8,7 +8,7 @@ export function varint(bytes: Buffer, at: number): number {
   for (;;) {
     const byte = bytes[at++] as number
     value += (byte & 0x7f) * scale
-    if (byte < 0x80) return value
+    if (!(byte >= 0x80)) return value
     scale *= 0x80
   }
 }
@@ -39,7 +39,7 @@ export function writeVarint(bytes: Uint8Array, at: number, value: number): numbe
   return at
 }
 
-/** Where the field ends whose tag ends at `at`; of a group, after its end. The bytes must have passed the walk. */
+/** Where the field ends whose tag ends at `at`; of a group, after its end. */
 export function fieldEnd(bytes: Buffer, at: number, tag: number): number {
   let openGroups = 0
   for (;;) {
@@ -62,7 +62,7 @@ export function fieldEnd(bytes: Buffer, at: number, tag: number): number {
       default:
         at += 4
     }
-    if (openGroups === 0) return at
+    if (openGroups === 0 || at >= bytes.length) return at
     tag = varint(bytes, at)
     at = varintEnd(bytes, at)
   }
