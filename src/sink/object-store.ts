@@ -2,7 +2,10 @@
 export interface StoredObjectInfo {
   key: string
   bytes: number
-  /** `sha256:` and 64 hex digits, as given at the put; undefined for an object that was not put by us. */
+  /**
+   * `sha256:` and 64 hex digits, as given at the put; undefined for an object that was not put by us, and in a
+   * listing, where it would cost a request or a whole read for each object.
+   */
   checksum: string | undefined
   modifiedAt: Date
 }
@@ -24,7 +27,10 @@ export interface ObjectStore {
    * answer to an earlier put was lost); one that differs is a `data` failure and is left untouched.
    */
   put(key: string, body: Buffer, checksum: string, signal?: AbortSignal): Promise<void>
-  /** The bytes from `start` up to and not including `end`; the whole object without a range. Undefined if absent. */
+  /**
+   * The bytes from `start` up to and not including `end`, fewer where the object ends before; the whole object
+   * without a range. Undefined if absent.
+   */
   get(key: string, range?: { start: number; end: number }, signal?: AbortSignal): Promise<Buffer | undefined>
   /** Undefined if absent. */
   stat(key: string, signal?: AbortSignal): Promise<StoredObjectInfo | undefined>

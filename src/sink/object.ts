@@ -1,0 +1,136 @@
+import { invariant } from '../foundation/failure.ts'
+import type { Encoding, Signal } from '../otlp/signal.ts'
+import type { Summary } from '../otlp/summary.ts'
+import { checksumOf, objectKey } from './object-key.ts'
+
+/** One staged request as the relay claimed it. */
+export interface BatchRow {
+  id: bigint
+  tenant: string
+  signal: Signal
+  encoding: Encoding
+  items: number
+  bytes: number
+  summary: Summary
+  payload: Buffer
+}
+
+/** An object that a batch leaves in the store, with everything that the catalog says about it. */
+export interface BatchObject {
+  tenant: string
+  signal: Signal
+  encoding: Encoding
+  key: string
+  body: Buffer
+  checksum: string
+  requests: number
+  items: number
+  bytes: number
+  minTimeUnixNano: bigint | undefined
+  maxTimeUnixNano: bigint | undefined
+  /** Distinct, in order of appearance, at most 64. */
+  services: string[]
+  queueIds: bigint[]
+  /** Where each request starts, in bytes of the object as stored. */
+  offsets: number[]
+  /** Which request may hold spans of a trace; `requestNo` is an index into `offsets`. */
+  traceHashes: { hash: bigint; requestNo: number }[]
+}
+
+const servicesMax = 64
+/** `stored_object.offsets` is an integer array, and a protobuf message ends at 2 GiB. */
+const objectBytesMax = 2 ** 31 - 1
+/** `trace_index.request_no` is a smallint. */
+const requestsMax = 2 ** 15
+
+/**
+ * The objects of a batch: one for each tenant, signal and encoding, with the requests in order of their ids; for
+ * profiles one for each request, because a reader would merge the dictionaries of concatenated ones and point every
+ * index of the second wrong. The same rows give the same keys and bytes in whatever order they come.
+ *
+ * Concatenated messages are one message (Protocol Buffers, Encoding, "Last One Wins": repeated fields are appended),
+ * and concatenated gzip members are one gzip file (RFC 1952, section 2.2), so nothing is decoded here.
+ */
+export function objectsOfBatch(
+  batchId: string,
+  rows: readonly BatchRow[],
+  { prefix = '' }: { prefix?: string } = {},
+): BatchObject[] {
+  const groups = new Map<string, BatchRow[]>()
+  for (const row of rows.toSorted(byId)) {
+    const { tenant, signal, encoding } = row
+    const group = `${tenant}/${signal}/${encoding}${signal === 'profiles' ? `/${row.id}` : ''}`
+    const members = groups.get(group)
+    if (members === undefined) groups.set(group, [row])
+    else members.push(row)
+  }
+  return Array.from(groups.values(), (members) => objectOf(batchId, members, prefix))
+}
+
+function byId(a: BatchRow, b: BatchRow): number {
+  if (a.id === b.id) return 0
+  return a.id < b.id ? -1 : 1
+}
+
+function objectOf(batchId: string, rows: readonly BatchRow[], prefix: string): BatchObject {
+  const [first] = rows
+  invariant(first !== undefined && rows.length <= requestsMax, `an object of ${rows.length} requests`)
+  const { tenant, signal, encoding } = first
+  const services = new Set<string>()
+  const offsets: number[] = []
+  const traceHashes: BatchObject['traceHashes'] = []
+  let [bytes, items] = [0, 0]
+  let minTimeUnixNano: bigint | undefined
+  let maxTimeUnixNano: bigint | undefined
+  for (const [requestNo, { payload, items: rowItems, summary }] of rows.entries()) {
+    offsets.push(bytes)
+    bytes += payload.length
+    items += rowItems
+    for (const service of summary.services) if (services.size < servicesMax) services.add(service)
+    for (const hash of summary.traceHashes) traceHashes.push({ hash, requestNo })
+    minTimeUnixNano = earlier(minTimeUnixNano, summary.minTimeUnixNano)
+    maxTimeUnixNano = later(maxTimeUnixNano, summary.maxTimeUnixNano)
+  }
+  invariant(bytes <= objectBytesMax, `an object of ${bytes} bytes; claims end long before`)
+  const body =
+    rows.length === 1
+      ? first.payload
+      : Buffer.concat(
+          rows.map(({ payload }) => payload),
+          bytes,
+        )
+  return {
+    tenant,
+    signal,
+    encoding,
+    key: objectKey({
+      prefix,
+      tenant,
+      signal,
+      encoding,
+      batchId,
+      ...(signal === 'profiles' ? { queueId: first.id } : {}),
+    }),
+    body,
+    checksum: checksumOf(body),
+    requests: rows.length,
+    items,
+    bytes,
+    minTimeUnixNano,
+    maxTimeUnixNano,
+    services: [...services],
+    queueIds: rows.map(({ id }) => id),
+    offsets,
+    traceHashes,
+  }
+}
+
+function earlier(a: bigint | undefined, b: bigint | undefined): bigint | undefined {
+  if (a === undefined || b === undefined) return a ?? b
+  return a < b ? a : b
+}
+
+function later(a: bigint | undefined, b: bigint | undefined): bigint | undefined {
+  if (a === undefined || b === undefined) return a ?? b
+  return a > b ? a : b
+}

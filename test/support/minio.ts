@@ -1,0 +1,147 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { accessSync, constants } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import { setTimeout as wait } from 'node:timers/promises'
+import { freePort } from './free-port.ts'
+
+/** A real MinIO server of one drive. */
+export interface RunningMinio {
+  endpoint: URL
+  accessKey: string
+  secretKey: string
+  dataDir: string
+  pid: number
+  /** Ends the server and, unless the folder was given, deletes its data. */
+  stop(): Promise<void>
+}
+
+export interface MinioStart {
+  /** A free one if not given. With `dataDir`, a server that was stopped comes back as itself. */
+  port?: number
+  /** A new folder below the temporary one if not given. */
+  dataDir?: string
+  /** Further environment variables of the server. */
+  env?: Record<string, string>
+}
+
+const accessKey = 'sluice-test'
+const secretKey = 'sluice-test-secret'
+const readyWithinMs = 60_000
+/** Between looking for a free port and taking it, somebody else may. */
+const startTries = 3
+
+/** Where the server's program is: `MINIO_BIN`, else `minio` on the PATH, else `.tools/minio`. */
+export function minioBinary(): string {
+  const { MINIO_BIN, PATH = '' } = process.env
+  const onPath = PATH.split(path.delimiter).map((folder) => path.join(folder, 'minio'))
+  const installed = path.join(import.meta.dirname, '../../.tools/minio')
+  const found = [MINIO_BIN, ...onPath, installed].find((file) => file !== undefined && isExecutable(file))
+  if (MINIO_BIN !== undefined && found !== MINIO_BIN) {
+    throw new Error(`MINIO_BIN=${MINIO_BIN} cannot be run; unset it, or let it name a MinIO server.`)
+  }
+  if (found === undefined) {
+    throw new Error(
+      'These tests talk to a real MinIO server and there is none: run `make minio` (about 3 minutes, once), ' +
+        'or put `minio` on the PATH, or let MINIO_BIN name it.',
+    )
+  }
+  return found
+}
+
+/** Starts a server on a loopback port and resolves when it is ready for requests, in about 0.7 s. */
+export async function startMinio({ port, dataDir, env = {} }: MinioStart = {}): Promise<RunningMinio> {
+  const binary = minioBinary()
+  const folder = dataDir ?? (await mkdtemp(path.join(os.tmpdir(), 'sluice-minio-')))
+  for (let tries = 1; ; tries += 1) {
+    const address = `127.0.0.1:${port ?? (await freePort())}`
+    const server = new Server(binary, address, folder, env)
+    try {
+      await server.ready()
+      return {
+        endpoint: new URL(`http://${address}`),
+        accessKey,
+        secretKey,
+        dataDir: folder,
+        pid: server.pid,
+        async stop() {
+          await server.stop()
+          if (dataDir === undefined) await rm(folder, { recursive: true, force: true })
+        },
+      }
+    } catch (error) {
+      await server.stop()
+      if (port !== undefined || tries === startTries) throw error
+    }
+  }
+}
+
+class Server {
+  readonly #child: ChildProcess
+  readonly #address: string
+  readonly #exited: Promise<unknown>
+  readonly #killAtExit = () => this.#child.kill('SIGKILL')
+  #output = ''
+
+  constructor(binary: string, address: string, folder: string, env: Record<string, string>) {
+    this.#address = address
+    this.#child = spawn(binary, ['server', '--quiet', '--address', address, folder], {
+      env: {
+        ...process.env,
+        MINIO_ROOT_USER: accessKey,
+        MINIO_ROOT_PASSWORD: secretKey,
+        MINIO_BROWSER: 'off',
+        MINIO_UPDATE: 'off',
+        ...env,
+      },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    const keep = (chunk: Buffer) => {
+      this.#output = (this.#output + chunk.toString()).slice(-4000)
+    }
+    this.#child.stdout?.on('data', keep)
+    this.#child.stderr?.on('data', keep)
+    this.#exited = once(this.#child, 'exit').catch(() => undefined)
+    process.once('exit', this.#killAtExit)
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0
+  }
+
+  async ready(): Promise<void> {
+    const untilMs = performance.now() + readyWithinMs
+    while (performance.now() < untilMs) {
+      const answer = await fetch(`http://${this.#address}/minio/health/ready`).catch(() => undefined)
+      await answer?.arrayBuffer()
+      if (this.#hasExited()) break
+      if (answer?.ok === true) return
+      await wait(25)
+    }
+    throw new Error(`MinIO did not come up on ${this.#address}. Its last words: ${this.#output.trim()}`)
+  }
+
+  async stop(): Promise<void> {
+    process.off('exit', this.#killAtExit)
+    if (!this.#hasExited()) {
+      // A server that a test has stopped with SIGSTOP hears only this.
+      this.#child.kill('SIGKILL')
+      await this.#exited
+    }
+  }
+
+  #hasExited(): boolean {
+    return this.#child.pid === undefined || this.#child.exitCode !== null || this.#child.signalCode !== null
+  }
+}
+
+function isExecutable(file: string): boolean {
+  try {
+    accessSync(file, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
