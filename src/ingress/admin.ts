@@ -2,10 +2,11 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { type Context, Hono } from 'hono'
-import { Failure, invariant } from '../foundation/failure.ts'
+import type { Clock } from '../foundation/clock.ts'
 import type { Service } from '../foundation/service.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
+import { addressOf, closeServer, type ListeningAddress, listen } from './listening.ts'
 
 /** One question asked of a part: whether it works, and if not, a sentence that says what is wrong. */
 export interface Check {
@@ -44,6 +45,7 @@ export interface AdminOptions {
   api: Readonly<Record<string, ApiHandler>>
   metrics: Metrics
   log: Log
+  clock: Clock
 }
 
 /** Whether a listener on this host can be reached from this machine only. */
@@ -65,10 +67,8 @@ export class AdminServer implements Service {
   }
 
   /** Where it listens. */
-  get address(): { host: string; port: number } {
-    const address = this.#server?.address()
-    invariant(typeof address === 'object' && address !== null, 'the admin server is not listening')
-    return { host: address.address, port: address.port }
+  get address(): ListeningAddress {
+    return addressOf(this.#server)
   }
 
   /**
@@ -91,12 +91,8 @@ export class AdminServer implements Service {
       })
     })
     this.#server = server
-    return new Promise((resolve, reject) => {
-      server.once('error', (cause: NodeJS.ErrnoException) => {
-        const message = `cannot listen for administration on ${host}:${port}: ${cause.message}`
-        reject(new Failure('configuration', message, { cause, ...(cause.code && { code: cause.code }) }))
-      })
-      server.listen(port, host, resolve)
+    return listen(server, 'administration', { host, port }, (error) => {
+      this.#options.log.error('admin_failed', { reason: 'listener', error })
     })
   }
 
@@ -104,17 +100,12 @@ export class AdminServer implements Service {
   async stop(giveUp: AbortSignal): Promise<void> {
     const server = this.#server
     if (server === undefined || !server.listening) return
-    const cut = () => server.closeAllConnections()
-    giveUp.addEventListener('abort', cut, { once: true })
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-    if (giveUp.aborted) cut()
-    await closed
-    giveUp.removeEventListener('abort', cut)
+    await closeServer(server, this.#options.clock, giveUp)
   }
 }
 
 /** The admin routes, apart from the socket that they are served on. */
-export function adminApp(options: Omit<AdminOptions, 'port'>): Hono {
+export function adminApp(options: Omit<AdminOptions, 'port' | 'clock'>): Hono {
   const { host, token, ready, health, api, metrics, log } = options
   const app = new Hono()
 

@@ -113,6 +113,11 @@ export class IngressEvents {
     this.#log.info('http_malformed', { reason: code, request_id: requestId, message })
   }
 
+  /** The listener could not take a connection; it goes on listening. */
+  listenerFailed(error: Error): void {
+    this.#log.error('listener_failed', { reason: 'accept', error })
+  }
+
   connectionDropped(connectionsMax: number): void {
     this.#log.warn('connection_dropped', { reason: 'too_many_connections', connections_max: connectionsMax })
   }

@@ -34,6 +34,8 @@ export interface ExportOptions {
 
 /** Bodies that became larger than they promised are unpacked so many at a time; see `#unpack`. */
 const UNPACKING_MAX = 3
+/** More than this are not let wait for it: each takes a tenth of a second, and a sender waits ten. */
+const UNPACKING_WAITING_MAX = 32
 /** How much more comes out of a body that does not say it: OTLP shrinks to a seventh, or to less the larger it is. */
 const EXPECTED_RATIO = 16
 
@@ -119,6 +121,7 @@ export class ExportPath {
     } catch (thrown) {
       if (!(thrown instanceof BodyTooLargeError) || promisedBytes === maxBodyBytes) throw thrown
     }
+    if (this.#gate.pendingCount >= UNPACKING_WAITING_MAX) return undefined
     const unpacked = await this.#gate(() => unpack(contentEncoding, body, maxBodyBytes))
     return reservation.take(unpacked.bytes.length - promisedBytes) ? unpacked : undefined
   }

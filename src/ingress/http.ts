@@ -5,7 +5,7 @@ import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { type Context, Hono } from 'hono'
 import type { ByteBudget } from '../foundation/byte-budget.ts'
 import type { Clock } from '../foundation/clock.ts'
-import { Failure, invariant } from '../foundation/failure.ts'
+import { invariant } from '../foundation/failure.ts'
 import type { Service } from '../foundation/service.ts'
 import { exportResponse, type Format, statusBody } from '../otlp/answer.ts'
 import { type Signal, signals } from '../otlp/signal.ts'
@@ -13,6 +13,7 @@ import { BrokenHttp } from './broken-http.ts'
 import { formatOf, mediaTypes } from './content-type.ts'
 import type { IngressEvents } from './events.ts'
 import { type ExportPath, noRoom, tooLargeMessage } from './export.ts'
+import { addressOf, closeServer, type ListeningAddress, listen } from './listening.ts'
 import { droppedMessage, type Outcome, refusalAnswer } from './outcome.ts'
 import type { RateLimit } from './rate-limit.ts'
 import { declaredLength, Reservation, readBody } from './read-body.ts'
@@ -48,12 +49,11 @@ const KEEP_ALIVE_MS = 620_000
 /** A request that has not come whole by then holds memory for nobody: SDKs give up after 10 s, Collectors after 30. */
 const REQUEST_MS_MAX = 60_000
 const CONNECTIONS_MAX = 10_000
-/** How long connections that say nothing are left open after the last answer of a drain. */
-const CLOSING_MS = 1_000
-
 /**
- * The OTLP/HTTP listener. Requests are read straight from Node's own objects and answered through them: Hono
- * routes and nothing else, because its request and response objects cost a third of the throughput.
+ * The OTLP/HTTP listener. Requests are read straight from Node's own objects and answered through them; Hono routes
+ * and nothing else. CPU time of a request of 6.9 kB that is only read and answered, Node 24: 68 us on node:http
+ * alone, 83 us so, 95 us with Hono's response and 106 us with its `arrayBuffer()` too. In front of unpacking and
+ * walking 10 spans, Hono and its adapter are 5 % of this path's CPU time.
  *
  * **Maintained invariant**: each request in `#inHand` is answered, or its client has gone, before it leaves.
  */
@@ -73,10 +73,8 @@ export class HttpIngress implements Service {
   }
 
   /** Where it listens. */
-  get address(): { host: string; port: number } {
-    const address = this.#server?.address()
-    invariant(typeof address === 'object' && address !== null, 'the http ingress is not listening')
-    return { host: address.address, port: address.port }
+  get address(): ListeningAddress {
+    return addressOf(this.#server)
   }
 
   /** True from the moment that `stop` was called: nothing new is taken. */
@@ -109,13 +107,7 @@ export class HttpIngress implements Service {
     server.on('clientError', (error, socket) => brokenHttp.answer(error, socket as Socket))
     server.on('drop', () => events.connectionDropped(CONNECTIONS_MAX))
     this.#server = server
-    return new Promise((resolve, reject) => {
-      server.once('error', (cause: NodeJS.ErrnoException) => {
-        const message = `cannot listen for OTLP/HTTP on ${host}:${port}: ${cause.message}`
-        reject(new Failure('configuration', message, { cause, ...(cause.code && { code: cause.code }) }))
-      })
-      server.listen(port, host, resolve)
-    })
+    return listen(server, 'OTLP/HTTP', { host, port }, (error) => events.listenerFailed(error))
   }
 
   /**
@@ -136,18 +128,7 @@ export class HttpIngress implements Service {
         giveUp.addEventListener('abort', () => resolve(), { once: true })
       })
     }
-    const closed = new AbortController()
-    const closing = new Promise<void>((resolve) => {
-      server.close(() => {
-        closed.abort()
-        resolve()
-      })
-    })
-    if (!giveUp.aborted) {
-      await this.#options.clock.sleep(CLOSING_MS, AbortSignal.any([giveUp, closed.signal]))
-    }
-    server.closeAllConnections()
-    await closing
+    await closeServer(server, this.#options.clock, giveUp)
   }
 
   #listener(): (incoming: IncomingMessage, outgoing: ServerResponse) => void {
@@ -174,6 +155,7 @@ export class HttpIngress implements Service {
           // What the adapter refused before any handler: a Host or a target that makes no URL.
           const outcome: Outcome = { kind: 'malformed', message: 'the request target and Host make no URL' }
           const requestId = requestIdOf(incoming.headers['x-request-id'])
+          this.#options.events.answered(undefined, outcome, 0)
           return this.#answer(incoming, outgoing, undefined, requestId, outcome)
         })
         .catch((thrown: unknown) => {

@@ -51,7 +51,9 @@ export async function reply(
   if (answer.close || lingers) headers.push('Connection', 'close')
   outgoing.writeHead(answer.status, headers)
   if (!lingers) {
-    outgoing.end(answer.body)
+    // Without a body there is one buffer to write and not two.
+    if (answer.body.length === 0) outgoing.end()
+    else outgoing.end(answer.body)
     if (unreadBytes > 0) incoming.resume()
     return
   }

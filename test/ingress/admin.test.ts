@@ -1,11 +1,12 @@
 import { expect, test } from 'vitest'
+import { systemClock } from '../../src/foundation/clock.ts'
 import { type AdminOptions, AdminServer, adminApp, type Health, isLoopback } from '../../src/ingress/admin.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
-import { collectingLog, send } from './serve.ts'
+import { collectingLog, RawConnection, send } from './serve.ts'
 
 const well: Health = { ok: true, checks: { database: { ok: true } } }
 
-function admin(options: Partial<AdminOptions> = {}) {
+function admin(options: Partial<Omit<AdminOptions, 'port' | 'clock'>> = {}) {
   const { log, lines } = collectingLog()
   const app = adminApp({
     host: '127.0.0.1',
@@ -146,6 +147,7 @@ test('the server listens, answers over a socket, and stops', async () => {
     api: {},
     metrics: createMetrics(),
     log,
+    clock: systemClock,
   })
   await server.start()
   const { port } = server.address
@@ -155,7 +157,10 @@ test('the server listens, answers over a socket, and stops', async () => {
     await send(port, { method: 'GET', path: '/', headers: { host: 'a b' } }),
   ]
   expect(answers.map(({ status }) => status)).toEqual([200, 200, 400])
+  const silent = new RawConnection(port)
+  await silent.opened
   await server.stop(new AbortController().signal)
+  await silent.closed
   await server.stop(new AbortController().signal)
   await expect(send(port, { method: 'GET', path: '/health/live', headers: {} })).rejects.toMatchObject({
     code: 'ECONNREFUSED',

@@ -1,6 +1,6 @@
 import http from 'node:http'
 import { gzipSync } from 'node:zlib'
-import { expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import {
   chunk,
   head,
@@ -17,6 +17,37 @@ import {
 
 const MIB = 1024 * 1024
 const post = (body: Buffer) => Buffer.concat([Buffer.from(head(`Content-Length: ${body.length}`)), body])
+
+// Hono and its adapter print to the console what nobody caught; the log is to hold JSON lines only.
+beforeEach(() => {
+  for (const method of ['log', 'info', 'warn', 'error'] as const) vi.spyOn(console, method)
+})
+afterEach(() => {
+  for (const method of ['log', 'info', 'warn', 'error'] as const)
+    expect(console[method]).not.toHaveBeenCalled()
+  vi.restoreAllMocks()
+})
+
+test('a connection that said nothing for seven seconds, which is longer than Node keeps one, serves on', async () => {
+  await using ingress = await serveIngress()
+  const connection = new RawConnection(ingress.port)
+  await connection.write(post(oneSpan)).until(/200 OK/)
+  const idle = new Promise((resolve) => setTimeout(resolve, 7_000, 'still open'))
+  expect(await Promise.race([connection.closed, idle])).toBe('still open')
+  await connection.write(post(oneSpan)).until(/200 OK[\s\S]*200 OK/)
+  connection.socket.destroy()
+})
+
+test('HTTP/1.0 without a Host is served', async () => {
+  await using ingress = await serveIngress()
+  const connection = new RawConnection(ingress.port)
+  connection.write(
+    `POST /v1/traces HTTP/1.0\r\nContent-Type: ${PROTOBUF}\r\nContent-Length: ${oneSpan.length}\r\n\r\n`,
+  )
+  await connection.write(oneSpan).until(/^HTTP\/1\.1 200 OK/)
+  await connection.closed
+  connection.socket.destroy()
+})
 
 test('a connection that idles is kept for over a minute, and the answer says so', async () => {
   await using ingress = await serveIngress()

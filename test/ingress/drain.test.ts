@@ -33,6 +33,7 @@ test('idle connections are closed, and half-open ones do not hold the stop up', 
   await idle.until(/200 OK/)
   const silent = new RawConnection(ingress.port)
   const half = new RawConnection(ingress.port).write('POST /v1/tr')
+  await Promise.all([silent.opened, half.opened])
   await ingress.http.stop(never)
   await Promise.all([idle.closed, silent.closed, half.closed])
 })

@@ -1,9 +1,9 @@
-import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import http from 'node:http'
 import { createConnection, type Socket } from 'node:net'
 import { Writable } from 'node:stream'
+import { fileURLToPath } from 'node:url'
 import protobuf from 'protobufjs'
 import { ByteBudget } from '../../src/foundation/byte-budget.ts'
 import { systemClock } from '../../src/foundation/clock.ts'
@@ -55,8 +55,13 @@ function nested(tags: number[], content: Buffer): Buffer {
   return tags.reduceRight((inner, tag) => field(tag, inner), content)
 }
 
-export const payload = (name: string) =>
-  readFileSync(new URL(`../../../shared/payloads/${name}`, import.meta.url))
+/** A request of a real SDK, from `../shared/payloads`. */
+export function payload(name: string): Buffer {
+  const path = fileURLToPath(new URL(`../../../shared/payloads/${name}`, import.meta.url))
+  if (!existsSync(path))
+    throw new Error(`A payload is missing: it is expected beside this checkout, at ${path}`)
+  return readFileSync(path)
+}
 
 /** Takes rows as the staging queue does, and fails or waits when told to. */
 export class FakeStager {
@@ -220,6 +225,7 @@ export async function send(port: number, request: Request = {}): Promise<Answer>
 /** A connection that sends exactly the bytes it is told to. */
 export class RawConnection {
   readonly socket: Socket
+  readonly opened: Promise<void>
   readonly closed: Promise<void>
   #received = ''
   #changed = Promise.withResolvers<void>()
@@ -232,6 +238,7 @@ export class RawConnection {
       this.#notify()
     })
     this.socket.on('error', () => this.#notify())
+    this.opened = new Promise((resolve) => this.socket.once('connect', () => resolve()))
     this.closed = new Promise((resolve) => {
       for (const event of ['end', 'close']) {
         this.socket.on(event, () => {
@@ -305,5 +312,3 @@ export function readResponse(body: Buffer): unknown {
   const type = messages.lookupType('Response')
   return type.toObject(type.decode(body), { longs: Number })
 }
-
-export const noise = (bytes: number) => randomBytes(bytes)

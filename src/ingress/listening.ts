@@ -1,0 +1,60 @@
+import type { Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Clock } from '../foundation/clock.ts'
+import { Failure, invariant } from '../foundation/failure.ts'
+
+/** Where a server listens. */
+export interface ListeningAddress {
+  readonly host: string
+  readonly port: number
+}
+
+/**
+ * Resolves when `server` listens for `what`. An error after that, such as a connection that could not be accepted for
+ * want of a file descriptor, goes to `onError` and ends nothing.
+ *
+ * @throws Failure `configuration` when the address cannot be had.
+ */
+export function listen(
+  server: Server,
+  what: string,
+  { host, port }: ListeningAddress,
+  onError: (error: Error) => void,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.on('error', (cause: NodeJS.ErrnoException) => {
+      if (server.listening) return onError(cause)
+      const message = `cannot listen for ${what} on ${host}:${port}: ${cause.message}`
+      reject(new Failure('configuration', message, { cause, ...(cause.code && { code: cause.code }) }))
+    })
+    server.listen(port, host, resolve)
+  })
+}
+
+/** Where `server` listens; the port that it got if it asked for any. */
+export function addressOf(server: Server | undefined): ListeningAddress {
+  const address = server?.address() as AddressInfo | null | undefined
+  invariant(address, 'the server is not listening')
+  return { host: address.address, port: address.port }
+}
+
+/** How long connections that say nothing are left open after the last answer. */
+const CLOSING_MS = 1_000
+
+/**
+ * Stops listening and closes idle connections; resolves when none is left. A connection that was opened and has said
+ * nothing yet, as browsers open them in advance, is not idle to Node and would be waited for until its head is
+ * overdue, so after a second, or when `giveUp` aborts, what is left is cut.
+ */
+export async function closeServer(server: Server, clock: Clock, giveUp: AbortSignal): Promise<void> {
+  const closed = new AbortController()
+  const closing = new Promise<void>((resolve) => {
+    server.close(() => {
+      closed.abort()
+      resolve()
+    })
+  })
+  await clock.sleep(CLOSING_MS, AbortSignal.any([giveUp, closed.signal]))
+  server.closeAllConnections()
+  await closing
+}
