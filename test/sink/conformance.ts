@@ -33,7 +33,7 @@ export function storeConformance(newPlace: () => Promise<Place>): void {
 
   const put = (key: string, body: Buffer, into = store) => into.put(key, body, checksumOf(body))
   const keysBelow = async (prefix: string) => {
-    const listed = await Array.fromAsync(store.list(prefix))
+    const listed = await all(store.list(prefix))
     return listed.map(({ key }) => key).toSorted()
   }
 
@@ -165,7 +165,7 @@ export function storeConformance(newPlace: () => Promise<Place>): void {
     await putAll(keys.slice(1001))
     expect(await keysBelow('n/')).toEqual(keys)
     expect(await keysBelow('n/0100')).toEqual(keys.slice(1000, 1010))
-    const [first] = await Array.fromAsync(store.list('n/00007'))
+    const [first] = await all(store.list('n/00007'))
     expect(first).toEqual({
       key: 'n/00007.binpb',
       bytes: 1,
@@ -240,7 +240,7 @@ export function storeConformance(newPlace: () => Promise<Place>): void {
       store.get('a', undefined, aborted),
       store.stat('a', aborted),
       store.remove('a', aborted),
-      Array.fromAsync(store.list('', aborted)),
+      all(store.list('', aborted)),
     ]
     for (const call of calls) {
       expect(await failureOf(call)).toMatchObject({ kind: 'outage', code: 'ABORT_ERR' })
@@ -262,6 +262,13 @@ export function storeConformance(newPlace: () => Promise<Place>): void {
     expect(await failureOf(store.stat('a'))).toMatchObject({ kind: 'outage' })
     await store.close()
   })
+}
+
+/** Everything that comes, in an array. */
+export async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const collected: T[] = []
+  for await (const item of items) collected.push(item)
+  return collected
 }
 
 /** What a call failed with; an error that is no `Failure`, or a success, fails the test. */

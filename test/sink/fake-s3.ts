@@ -86,7 +86,8 @@ export function losingProxy(target: URL, beginning: string, lost: number): Promi
     const far = net.connect(Number(target.port), target.hostname)
     let losing = false
     near.on('data', (chunk) => {
-      losing = lost > 0 && chunk.toString('latin1', 0, beginning.length) === beginning
+      const text = chunk.toString('latin1', 0, beginning.length + 8)
+      if (/^[A-Z]+ \//.test(text)) losing = lost > 0 && text.startsWith(beginning)
       far.write(chunk)
     })
     far.on('data', (chunk) => {

@@ -5,7 +5,7 @@ import { openMinioStore } from '../../src/sink/minio-store.ts'
 import { checksumOf } from '../../src/sink/object-key.ts'
 import type { ObjectStore } from '../../src/sink/object-store.ts'
 import { freePort } from '../support/free-port.ts'
-import { failureOf } from './conformance.ts'
+import { all, failureOf } from './conformance.ts'
 import { errorDocument, fakeS3, rawS3 } from './fake-s3.ts'
 
 const opened: ObjectStore[] = []
@@ -187,7 +187,7 @@ describe('what the store answers', () => {
           '</ListBucketResult>',
       )
     })
-    expect(await failureOf(Array.fromAsync(open(server.endpoint).list('')))).toMatchObject({ kind: 'bug' })
+    expect(await failureOf(all(open(server.endpoint).list('')))).toMatchObject({ kind: 'bug' })
   })
 })
 
@@ -212,7 +212,7 @@ describe('a server that hangs', () => {
   const calls: [string, (store: ObjectStore) => Promise<unknown>][] = [
     ['put', (store) => putTo(store)],
     ['get', (store) => store.get('a/b')],
-    ['list', (store) => Array.fromAsync(store.list(''))],
+    ['list', (store) => all(store.list(''))],
     ['remove', (store) => store.remove('a/b')],
   ]
   const cases = waysToHang.flatMap(([way, hang]) => calls.map(([name, call]) => ({ way, hang, name, call })))

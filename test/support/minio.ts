@@ -2,6 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { accessSync, constants } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
+import http from 'node:http'
+import https from 'node:https'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
@@ -25,6 +27,8 @@ export interface MinioStart {
   dataDir?: string
   /** Further environment variables of the server. */
   env?: Record<string, string>
+  /** A folder with `public.crt` and `private.key`: the server speaks https. */
+  certificates?: string
 }
 
 const accessKey = 'sluice-test'
@@ -52,16 +56,18 @@ export function minioBinary(): string {
 }
 
 /** Starts a server on a loopback port and resolves when it is ready for requests, in about 0.7 s. */
-export async function startMinio({ port, dataDir, env = {} }: MinioStart = {}): Promise<RunningMinio> {
+export async function startMinio(start: MinioStart = {}): Promise<RunningMinio> {
+  const { port, dataDir, env = {}, certificates } = start
   const binary = minioBinary()
   const folder = dataDir ?? (await mkdtemp(path.join(os.tmpdir(), 'sluice-minio-')))
   for (let tries = 1; ; tries += 1) {
     const address = `127.0.0.1:${port ?? (await freePort())}`
-    const server = new Server(binary, address, folder, env)
+    const certs = certificates === undefined ? [] : ['--certs-dir', certificates]
+    const server = new Server(binary, address, [...certs, folder], env)
     try {
       await server.ready()
       return {
-        endpoint: new URL(`http://${address}`),
+        endpoint: new URL(`${certificates === undefined ? 'http' : 'https'}://${address}`),
         accessKey,
         secretKey,
         dataDir: folder,
@@ -81,13 +87,15 @@ export async function startMinio({ port, dataDir, env = {} }: MinioStart = {}): 
 class Server {
   readonly #child: ChildProcess
   readonly #address: string
+  readonly #tls: boolean
   readonly #exited: Promise<unknown>
   readonly #killAtExit = () => this.#child.kill('SIGKILL')
   #output = ''
 
-  constructor(binary: string, address: string, folder: string, env: Record<string, string>) {
+  constructor(binary: string, address: string, rest: string[], env: Record<string, string>) {
     this.#address = address
-    this.#child = spawn(binary, ['server', '--quiet', '--address', address, folder], {
+    this.#tls = rest.includes('--certs-dir')
+    this.#child = spawn(binary, ['server', '--quiet', '--address', address, ...rest], {
       env: {
         ...process.env,
         MINIO_ROOT_USER: accessKey,
@@ -114,13 +122,25 @@ class Server {
   async ready(): Promise<void> {
     const untilMs = performance.now() + readyWithinMs
     while (performance.now() < untilMs) {
-      const answer = await fetch(`http://${this.#address}/minio/health/ready`).catch(() => undefined)
-      await answer?.arrayBuffer()
+      const ready = await this.#answersReady()
       if (this.#hasExited()) break
-      if (answer?.ok === true) return
+      if (ready) return
       await wait(25)
     }
     throw new Error(`MinIO did not come up on ${this.#address}. Its last words: ${this.#output.trim()}`)
+  }
+
+  /** Whoever serves this port, under http or https, with a certificate that nobody has to know. */
+  #answersReady(): Promise<boolean> {
+    const scheme = this.#tls ? https : http
+    const options = { rejectUnauthorized: false, agent: false }
+    return new Promise((resolve) => {
+      scheme
+        .get(`${this.#tls ? 'https' : 'http'}://${this.#address}/minio/health/ready`, options, (response) => {
+          response.resume().once('end', () => resolve(response.statusCode === 200))
+        })
+        .once('error', () => resolve(false))
+    })
   }
 
   async stop(): Promise<void> {
