@@ -1,7 +1,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { closeSync, openSync } from 'node:fs'
-import { chown, mkdir, rm, writeFile } from 'node:fs/promises'
+import { appendFile, chown, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { coerceError, Failure } from '../foundation/failure.ts'
@@ -13,6 +13,33 @@ export const EMBEDDED_USER = 'sluice'
 
 /** Nothing of our own environment: PGPORT, PGOPTIONS or a locale that is not installed would reach the server. */
 const environment = { LC_ALL: 'C.UTF-8', TZ: 'UTC' }
+
+/**
+ * Read before postgresql.auto.conf, so that `ALTER SYSTEM` has the last word. What makes a commit durable (fsync,
+ * full_page_writes, synchronous_commit) keeps the server's default, which is on.
+ */
+const SETTINGS_FILE = 'sluice.conf'
+const settings = {
+  // Nobody reaches it but through the socket in a private folder.
+  listen_addresses: '',
+  unix_socket_permissions: '0700',
+  max_connections: 100,
+  shared_buffers: '128MB',
+  // Rows live for seconds: the fewer checkpoints, the fewer pages are written that are dead by then.
+  max_wal_size: '2GB',
+  min_wal_size: '256MB',
+  checkpoint_timeout: '15min',
+  // Payloads are compressed already.
+  wal_compression: 'off',
+  random_page_cost: 1.1,
+  autovacuum_naptime: '10s',
+  // Parallel queries need /dev/shm, of which a container has 64 MB.
+  max_parallel_workers_per_gather: 0,
+  log_line_prefix: '%m [%p] %a ',
+  log_checkpoints: 'off',
+  log_timezone: 'UTC',
+  timezone: 'UTC',
+}
 
 export interface ClusterOptions {
   binaries: PostgresBinaries
@@ -45,6 +72,7 @@ export async function createCluster({ binaries, user, folder, sync = true }: Clu
       ],
       { env: environment, cwd: '/', ...(user === undefined ? {} : { uid: user.uid, gid: user.gid }) },
     )
+    await appendFile(join(folder, 'data', 'postgresql.conf'), `\ninclude_if_exists = '${SETTINGS_FILE}'\n`)
   } catch (thrown) {
     await rm(folder, { recursive: true, force: true })
     const stderr = (thrown as { stderr?: unknown }).stderr
@@ -53,6 +81,42 @@ export async function createCluster({ binaries, user, folder, sync = true }: Clu
       cause: thrown,
     })
   }
+}
+
+/** Writes our settings, which may change from one version of Sluice to the next, beside the server's own. */
+export async function writeSettings(dataFolder: string, user: ServerUser | undefined): Promise<void> {
+  const lines = Object.entries(settings).map(([name, value]) => `${name} = '${value}'`)
+  const path = join(dataFolder, SETTINGS_FILE)
+  await writeFile(
+    path,
+    `# Written at every start. Use ALTER SYSTEM to change a setting.\n${lines.join('\n')}\n`,
+    {
+      mode: 0o600,
+    },
+  )
+  if (user !== undefined) await chown(path, user.uid, user.gid)
+}
+
+/**
+ * @throws Failure `configuration` when the folder holds no cluster or one of another major version.
+ */
+export async function requireVersion(dataFolder: string, { major }: PostgresBinaries): Promise<void> {
+  let found: string
+  try {
+    found = (await readFile(join(dataFolder, 'PG_VERSION'), 'utf8')).trim()
+  } catch (cause) {
+    throw new Failure(
+      'configuration',
+      `${dataFolder} is there, but holds no PostgreSQL database that this user can read.`,
+      { cause },
+    )
+  }
+  if (found === major) return
+  throw new Failure(
+    'configuration',
+    `${dataFolder} was written by PostgreSQL ${found}, and this version of Sluice brings PostgreSQL ${major}. Start ` +
+      'the version of Sluice that wrote it, or move it with pg_upgrade.',
+  )
 }
 
 /**
