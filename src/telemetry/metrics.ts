@@ -1,0 +1,311 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+/** One metric as it is declared: what it is called, what it counts, and what tells its series apart. */
+export interface MetricDeclaration {
+  readonly kind: 'counter' | 'gauge' | 'histogram'
+  /** In full, as it appears at `/metrics`. Units are base units: seconds and bytes. */
+  readonly name: `sluice_${string}`
+  /** One sentence. */
+  readonly about: string
+  readonly unit?: 'seconds' | 'bytes'
+  readonly labels?: readonly string[]
+  /** Upper bounds of a histogram's buckets, in its unit. */
+  readonly buckets?: readonly number[]
+}
+
+const answerSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10] as const
+const storeSeconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30] as const
+const latencySeconds = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600] as const
+
+/** Every metric of Sluice, in the direction of the data. `docs/metrics.md` is generated from this table. */
+export const metricDeclarations = {
+  requests: {
+    kind: 'counter',
+    name: 'sluice_requests_total',
+    about: 'Export requests answered, by what became of them.',
+    labels: ['signal', 'transport', 'outcome'],
+  },
+  requestItems: {
+    kind: 'counter',
+    name: 'sluice_request_items_total',
+    about: 'Spans, data points and log records in the export requests that could be read.',
+    labels: ['signal'],
+  },
+  requestBytes: {
+    kind: 'counter',
+    name: 'sluice_request_bytes_total',
+    about: 'Bytes of request bodies as they came over the wire.',
+    unit: 'bytes',
+    labels: ['signal'],
+  },
+  requestDuration: {
+    kind: 'histogram',
+    name: 'sluice_request_duration_seconds',
+    about: 'Time from the head of a request to its answer.',
+    unit: 'seconds',
+    labels: ['signal', 'transport'],
+    buckets: answerSeconds,
+  },
+  inflightBytes: {
+    kind: 'gauge',
+    name: 'sluice_inflight_bytes',
+    about:
+      'Bytes of request bodies in memory between the wire and the commit, bounded by MAX_INFLIGHT_BYTES.',
+    unit: 'bytes',
+  },
+  rateLimited: {
+    kind: 'counter',
+    name: 'sluice_rate_limited_total',
+    about: 'Requests refused because the token bucket was empty.',
+  },
+  queueSaturated: {
+    kind: 'counter',
+    name: 'sluice_queue_saturated_total',
+    about: 'Requests refused because the queue was full under OVERFLOW_POLICY=reject.',
+  },
+  droppedRequests: {
+    kind: 'counter',
+    name: 'sluice_dropped_requests_total',
+    about: 'Requests whose data was thrown away by a policy.',
+    labels: ['signal', 'reason'],
+  },
+  droppedItems: {
+    kind: 'counter',
+    name: 'sluice_dropped_items_total',
+    about: 'Spans, data points and log records thrown away by a policy.',
+    labels: ['signal', 'reason'],
+  },
+  repairedStrings: {
+    kind: 'counter',
+    name: 'sluice_repaired_strings_total',
+    about: 'Strings that were not UTF-8 and had bytes replaced by U+FFFD.',
+    labels: ['signal'],
+  },
+  stagedRows: {
+    kind: 'counter',
+    name: 'sluice_staged_rows_total',
+    about: 'Requests committed to ingestion_queue.',
+    labels: ['signal'],
+  },
+  stagedItems: {
+    kind: 'counter',
+    name: 'sluice_staged_items_total',
+    about: 'Spans, data points and log records committed to ingestion_queue.',
+    labels: ['signal'],
+  },
+  stagedBytes: {
+    kind: 'counter',
+    name: 'sluice_staged_bytes_total',
+    about: 'Bytes committed to ingestion_queue, as staged.',
+    unit: 'bytes',
+    labels: ['signal'],
+  },
+  groupRows: {
+    kind: 'histogram',
+    name: 'sluice_group_rows',
+    about: 'Requests that shared one staging transaction.',
+    buckets: [1, 2, 4, 8, 16, 32, 64, 128, 256],
+  },
+  groupCommitDuration: {
+    kind: 'histogram',
+    name: 'sluice_group_commit_duration_seconds',
+    about: 'Time of one staging transaction, its fsync included.',
+    unit: 'seconds',
+    buckets: answerSeconds,
+  },
+  backlogRows: {
+    kind: 'gauge',
+    name: 'sluice_backlog_rows',
+    about:
+      'Requests that wait in the queue, as last counted; the count stops just above STAGING_MAX_BACKLOG.',
+  },
+  backlogBytes: {
+    kind: 'gauge',
+    name: 'sluice_backlog_bytes',
+    about: 'Bytes that wait in the queue, as last counted.',
+    unit: 'bytes',
+  },
+  claimedBatches: {
+    kind: 'counter',
+    name: 'sluice_claimed_batches_total',
+    about: 'Batches claimed from the queue for the first time.',
+  },
+  claimedRows: {
+    kind: 'counter',
+    name: 'sluice_claimed_rows_total',
+    about: 'Requests claimed from the queue for the first time.',
+  },
+  takeovers: {
+    kind: 'counter',
+    name: 'sluice_takeovers_total',
+    about: 'Batches taken over from a worker that let its lease run out.',
+  },
+  leaseRenewals: {
+    kind: 'counter',
+    name: 'sluice_lease_renewals_total',
+    about: 'Leases renewed while their batch was buffered or written.',
+  },
+  bufferRows: {
+    kind: 'gauge',
+    name: 'sluice_buffer_rows',
+    about: 'Claimed requests in memory, bounded by PROCESSING_QUEUE_MAX_DEPTH.',
+  },
+  bufferBytes: {
+    kind: 'gauge',
+    name: 'sluice_buffer_bytes',
+    about: 'Claimed bytes in memory, bounded by PROCESSING_QUEUE_MAX_BYTES.',
+    unit: 'bytes',
+  },
+  processingPauses: {
+    kind: 'counter',
+    name: 'sluice_processing_paused_total',
+    about: 'Times that polling went to sleep because the buffer was full.',
+  },
+  processingPaused: {
+    kind: 'gauge',
+    name: 'sluice_processing_paused',
+    about: '1 while polling sleeps because the buffer is full, else 0.',
+  },
+  settledBatches: {
+    kind: 'counter',
+    name: 'sluice_settled_batches_total',
+    about:
+      'Batches settled, by outcome (completed, failed, split, released, buried, lost) and the kind of failure behind it (none without one).',
+    labels: ['outcome', 'failure'],
+  },
+  deadLetters: {
+    kind: 'counter',
+    name: 'sluice_dead_letters_total',
+    about: 'Requests moved to dead_letter.',
+    labels: ['signal'],
+  },
+  puts: {
+    kind: 'counter',
+    name: 'sluice_puts_total',
+    about: 'Attempts to put an object, by outcome (stored, or the kind of the failure).',
+    labels: ['outcome'],
+  },
+  putDuration: {
+    kind: 'histogram',
+    name: 'sluice_put_duration_seconds',
+    about: 'Time of one attempt to put an object.',
+    unit: 'seconds',
+    buckets: storeSeconds,
+  },
+  settleDuration: {
+    kind: 'histogram',
+    name: 'sluice_settle_duration_seconds',
+    about: 'Time of the statement that makes a batch part of the catalog.',
+    unit: 'seconds',
+    buckets: answerSeconds,
+  },
+  queueLatency: {
+    kind: 'histogram',
+    name: 'sluice_queue_latency_seconds',
+    about: 'Age of the oldest request of a batch when the batch became part of the catalog.',
+    unit: 'seconds',
+    buckets: latencySeconds,
+  },
+  storedObjects: {
+    kind: 'counter',
+    name: 'sluice_stored_objects_total',
+    about: 'Objects that became part of the catalog.',
+    labels: ['signal'],
+  },
+  storedRows: {
+    kind: 'counter',
+    name: 'sluice_stored_rows_total',
+    about: 'Requests that became part of the catalog.',
+    labels: ['signal'],
+  },
+  storedItems: {
+    kind: 'counter',
+    name: 'sluice_stored_items_total',
+    about: 'Spans, data points and log records that became part of the catalog.',
+    labels: ['signal'],
+  },
+  storedBytes: {
+    kind: 'counter',
+    name: 'sluice_stored_bytes_total',
+    about: 'Bytes of the objects that became part of the catalog.',
+    unit: 'bytes',
+    labels: ['signal'],
+  },
+  sweptObjects: {
+    kind: 'counter',
+    name: 'sluice_swept_objects_total',
+    about: 'Objects deleted because their batch was split, released or buried.',
+  },
+  databaseUp: {
+    kind: 'gauge',
+    name: 'sluice_database_up',
+    about: '1 when the last use of PostgreSQL succeeded, else 0.',
+  },
+  storeUp: {
+    kind: 'gauge',
+    name: 'sluice_store_up',
+    about: '1 when the last use of the object store succeeded, else 0.',
+  },
+} as const satisfies Readonly<Record<string, MetricDeclaration>>
+
+type Declarations = typeof metricDeclarations
+type LabelOf<D> = D extends { labels: readonly (infer L extends string)[] } ? L : never
+type MetricOf<D extends MetricDeclaration> = D['kind'] extends 'counter'
+  ? Counter<LabelOf<D>>
+  : D['kind'] extends 'gauge'
+    ? Gauge<LabelOf<D>>
+    : Histogram<LabelOf<D>>
+type GaugeName = {
+  [N in keyof Declarations]: Declarations[N]['kind'] extends 'gauge' ? N : never
+}[keyof Declarations]
+
+/**
+ * The metrics by their names in `metricDeclarations`. A part binds its labels once, where it is made
+ * (`metrics.requests.labels({ signal, transport, outcome })`), and calls `inc`, `set` or `observe` on what it got:
+ * 0.5 µs a counter and 0.7 µs a histogram on Node 24, against 2 to 3 times that with labels at every call.
+ */
+export type Metrics = { readonly [N in keyof Declarations]: MetricOf<Declarations[N]> } & {
+  readonly registry: Registry
+  /** Lets a gauge be read from its owner at each scrape instead of being set at each change. */
+  watch(gauge: GaugeName, read: () => number): void
+}
+
+/** Makes all metrics on a registry of their own, so that two in one process (in tests) do not meet. */
+export function createMetrics(): Metrics {
+  const registry = new Registry()
+  const readers = new Map<string, () => number>()
+  const made: Record<string, Counter | Gauge | Histogram> = {}
+  for (const [key, declaration] of Object.entries<MetricDeclaration>(metricDeclarations)) {
+    const { name, about: help, labels = [], buckets = [] } = declaration
+    const common = { name, help, labelNames: [...labels], registers: [registry] }
+    switch (declaration.kind) {
+      case 'counter':
+        made[key] = new Counter(common)
+        break
+      case 'histogram':
+        made[key] = new Histogram({ ...common, buckets: [...buckets] })
+        break
+      case 'gauge':
+        made[key] = new Gauge({
+          ...common,
+          collect() {
+            const read = readers.get(key)
+            if (read !== undefined) this.set(read())
+          },
+        })
+    }
+  }
+  const watch = (gauge: GaugeName, read: () => number) => {
+    readers.set(gauge, read)
+  }
+  // One metric was made for each declaration, of the class that its kind names.
+  return { ...made, registry, watch } as unknown as Metrics
+}
+
+/**
+ * Adds the process's own metrics under the names that every dashboard for Node knows (`process_…`, `nodejs_…`).
+ * They watch the event loop and the garbage collector for as long as the process lives.
+ */
+export function collectProcessMetrics(metrics: Metrics): void {
+  collectDefaultMetrics({ register: metrics.registry })
+}
