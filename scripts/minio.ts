@@ -10,7 +10,6 @@ import { promisify } from 'node:util'
 
 const goModule = 'github.com/minio/minio'
 const version = 'v0.0.0-20260212201848-7aac2a2c5b7c'
-/** The last image of the community edition. */
 const image = 'minio/minio:RELEASE.2025-09-07T16-13-09Z'
 const progressEveryMs = 15_000
 
