@@ -24,7 +24,7 @@ export async function traceCommand(
 /** The same for `GET /api/v1/traces/{id}`. */
 export function traceHandler(sql: Sql, store: ObjectStore): ApiHandler {
   return async ({ params }) => {
-    const id = params['id'] ?? ''
+    const id = params.id ?? ''
     try {
       const trace = await readTrace(sql, store, id)
       if (trace === undefined) return { status: 404, body: { error: `no span of trace ${id} is stored` } }

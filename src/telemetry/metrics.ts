@@ -113,6 +113,12 @@ export const metricDeclarations = {
     unit: 'seconds',
     buckets: answerSeconds,
   },
+  unknownRows: {
+    kind: 'counter',
+    name: 'sluice_staging_unknown_rows_total',
+    about:
+      'Requests answered 503 because their commit was given up half way: each may be in the queue, and its sender repeats it.',
+  },
   backlogRows: {
     kind: 'gauge',
     name: 'sluice_backlog_rows',

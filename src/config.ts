@@ -1,0 +1,42 @@
+import { type Environment, type Parsed, parseSettings } from './foundation/setting.ts'
+import { ingressRules, ingressSettings } from './ingress/settings.ts'
+import { postgresSettings } from './postgres/settings.ts'
+import { queueSettings } from './queue/settings.ts'
+import { relayRules, relaySettings } from './relay/settings.ts'
+import { sinkRules, sinkSettings } from './sink/settings.ts'
+import { telemetrySettings } from './telemetry/settings.ts'
+
+/** The settings of each part, in the direction of the data. `docs/configuration.md` is generated from them. */
+export const settingsByPart = {
+  Ingress: ingressSettings,
+  Queue: queueSettings,
+  Workers: relaySettings,
+  'Object store': sinkSettings,
+  PostgreSQL: postgresSettings,
+  Process: telemetrySettings,
+}
+
+const declaration = {
+  ...ingressSettings,
+  ...queueSettings,
+  ...relaySettings,
+  ...sinkSettings,
+  ...postgresSettings,
+  ...telemetrySettings,
+}
+
+export type Config = Parsed<typeof declaration>
+
+/** Rules over several settings. */
+export const settingsRules = [...ingressRules, ...relayRules, ...sinkRules]
+
+/**
+ * Reads every setting from the environment.
+ *
+ * @returns the values, and a sentence for each variable that looks like a misspelt setting.
+ * @throws SettingsError that names every fault at once.
+ */
+export function readConfig(environment: Environment): { config: Config; warnings: string[] } {
+  const { values, warnings } = parseSettings(declaration, environment, settingsRules)
+  return { config: values, warnings }
+}

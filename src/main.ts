@@ -1,0 +1,565 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { catCommand } from './cli/cat.ts'
+import { type ExitCode, exitCodes } from './cli/exit-codes.ts'
+import { objectsCommand } from './cli/objects.ts'
+import { type ObjectsOptions, type Role, runProgram } from './cli/program.ts'
+import { queueCommand } from './cli/queue.ts'
+import { traceCommand, traceHandler } from './cli/trace.ts'
+import { type Config, readConfig } from './config.ts'
+import { backoffMs } from './foundation/backoff.ts'
+import { ByteBudget } from './foundation/byte-budget.ts'
+import { systemClock as clock } from './foundation/clock.ts'
+import { asFailure, Failure } from './foundation/failure.ts'
+import { LifeCycle } from './foundation/life-cycle.ts'
+import type { Service } from './foundation/service.ts'
+import { SettingsError } from './foundation/setting.ts'
+import { AdminServer, type Health } from './ingress/admin.ts'
+import { IngressEvents } from './ingress/events.ts'
+import { ExportPath } from './ingress/export.ts'
+import { HttpIngress } from './ingress/http.ts'
+import { RateLimit } from './ingress/rate-limit.ts'
+import { DiskGuard } from './postgres/disk-guard.ts'
+import { findEmbedded, openEmbedded } from './postgres/embedded.ts'
+import { type DatabaseLocation, describeLocation, parseDatabaseUrl } from './postgres/location.ts'
+import { migrate, requireSchema } from './postgres/migrate.ts'
+import { ensureTraceIndexPartitions } from './postgres/partitions.ts'
+import { closePool, openPool, type PoolOptions, type Sql } from './postgres/pool.ts'
+import { checkServer } from './postgres/server-check.ts'
+import { sqlFolder } from './postgres/statement.ts'
+import { findAbandoned, forgetAbandoned, markSwept } from './queue/abandoned.ts'
+import { countBacklog } from './queue/count-backlog.ts'
+import { Overflow } from './queue/overflow.ts'
+import { relayQueue } from './queue/relay-queue.ts'
+import { Stager } from './queue/stage.ts'
+import { PartitionKeeper } from './relay/partition-keeper.ts'
+import { Relay } from './relay/relay.ts'
+import { Sweeper } from './relay/sweeper.ts'
+import { openFolderStore } from './sink/folder-store.ts'
+import { openMinioStore } from './sink/minio-store.ts'
+import type { ObjectStore } from './sink/object-store.ts'
+import { createLogger, type Log } from './telemetry/log.ts'
+import { collectProcessMetrics, createMetrics, type Metrics } from './telemetry/metrics.ts'
+
+const random = Math.random
+const STATEMENT_MS_MAX = 30_000
+/** A health check must answer before whoever asks loses patience. */
+const HEALTH_MS_MAX = 1_500
+const DATABASE_RETRY_MS = { baseMs: 250, maxMs: 5_000, random }
+
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  // Whoever read our output has seen enough of it.
+  if (error.code === 'EPIPE') process.exit(exitCodes.ok)
+  throw error
+})
+process.exit(
+  await runProgram(process.argv, packageVersion(), {
+    serve,
+    migrate: migrateDatabase,
+    queue,
+    objects,
+    cat,
+    trace,
+  }),
+)
+
+/** The whole of Sluice, from the far end of the data to the door; it stops in the opposite order. */
+async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<ExitCode> {
+  const settings = readSettings()
+  if (settings === undefined) return exitCodes.usage
+  const { config, warnings } = settings
+  const log = createLogger({ level: config.LOG_LEVEL, clock })
+  for (const warning of warnings) log.warn('setting_unknown', { detail: warning })
+  const metrics = createMetrics()
+  collectProcessMetrics(metrics)
+  const life = new LifeCycle()
+  const stopping = new AbortController()
+  const stopped = stopOnSignal(stopping, log)
+  crashLoudly(log)
+  let relay: Relay | undefined
+  try {
+    const { location, disk } = await startDatabase(life, config, log, stopping)
+    const pools = openPools(location, config)
+    await life.start(pools.service)
+    const store = openStore(config)
+    await life.start(storeService(store))
+    let ingress: HttpIngress | undefined
+    const admin = new AdminServer({
+      host: config.ADMIN_HOST,
+      port: config.ADMIN_PORT,
+      token: config.ADMIN_TOKEN,
+      ready: () => readiness(pools.look, stopping.signal),
+      health: () => overallHealth(pools.look, store, stopping.signal),
+      api: { '/traces/:id': traceHandler(pools.look, store) },
+      metrics,
+      log,
+      clock,
+    })
+    await life.start(admin)
+    await untilAvailable('database', log, stopping.signal, async () => {
+      await checkServer(pools.look)
+      await migrate(pools.look)
+    })
+    if (!stopping.signal.aborted && role !== 'ingress') {
+      await prepareStore(store, log, metrics)
+      relay = await startRelay(life, config, { pools, store, log, metrics })
+    }
+    if (!stopping.signal.aborted && role !== 'worker') {
+      ingress = await startIngress(life, config, { pools, disk, log, metrics, location })
+    }
+    if (!stopping.signal.aborted) announce({ config, role, guide, location, store, ingress, admin, log })
+    await stopped
+  } catch (error) {
+    log.error('start_failed', { error })
+    await life.stop(AbortSignal.abort())
+    await log.close()
+    return asFailure(error).kind === 'configuration' ? exitCodes.usage : exitCodes.failed
+  }
+  const giveUp = clock.deadline(config.SHUTDOWN_GRACE_SECONDS * 1000)
+  log.info('stopping', { grace_seconds: config.SHUTDOWN_GRACE_SECONDS })
+  return await stopAll(life, giveUp, relay, log)
+}
+
+interface Pools {
+  /** For people and health checks: never on the way of a request. */
+  look: Sql
+  backlog: Sql
+  claims: Sql
+  settles: Sql
+  service: Service
+}
+
+/** One private PostgreSQL, or the one that `DATABASE_URL` names. */
+async function startDatabase(
+  life: LifeCycle,
+  config: Config,
+  log: Log,
+  stopping: AbortController,
+): Promise<{ location: DatabaseLocation; disk: DiskGuard | undefined }> {
+  const { DATABASE_URL, DATA_DIR } = config
+  if (DATABASE_URL !== undefined) return { location: parseDatabaseUrl(DATABASE_URL), disk: undefined }
+  const embedded = await openEmbedded({
+    dataDir: DATA_DIR,
+    log: (level, detail) => log[level]('postgresql', { detail }),
+    onOwnershipLost: (error) => {
+      log.error('ownership_lost', { error })
+      stopping.abort()
+    },
+    clock,
+  })
+  await life.start({ name: 'postgresql', start: async () => undefined, stop: () => embedded.stop() })
+  const disk = new DiskGuard(() => embedded.freeDiskBytes(), clock)
+  await life.start(disk)
+  return { location: embedded.location, disk }
+}
+
+/** Small pools apart, so that no kind of statement starves another. */
+function openPools(url: DatabaseLocation, config: Config): Pools {
+  const open = (name: string, connections: number, changes: Partial<PoolOptions> = {}) =>
+    openPool({
+      url,
+      name: `sluice ${name}`,
+      connections,
+      statementTimeoutMs: STATEMENT_MS_MAX,
+      clock,
+      ...changes,
+    })
+  const look = open('look', 2)
+  const backlog = open('backlog', 1)
+  const claims = open('claims', 2, { planCacheMode: 'force_generic_plan' })
+  const settles = open('settles', config.WORKER_COUNT + 2)
+  const stop = async () => {
+    await Promise.all([look, backlog, claims, settles].map((pool) => closePool(pool, 1_000)))
+  }
+  return { look, backlog, claims, settles, service: { name: 'pools', start: async () => undefined, stop } }
+}
+
+function openStore(config: Config): ObjectStore {
+  // A put may take half a lease, so that whoever takes a batch over meets no put of the former holder.
+  const putTimeoutMs = (config.LEASE_SECONDS * 1000) / 2
+  const { S3_ENDPOINT, S3_BUCKET, S3_REGION, S3_ACCESS_KEY, S3_SECRET_KEY } = config
+  if (S3_ENDPOINT === undefined) {
+    return openFolderStore({ folder: join(config.DATA_DIR, 'objects'), timeoutMs: putTimeoutMs, clock })
+  }
+  return openMinioStore({
+    endpoint: new URL(S3_ENDPOINT),
+    bucket: S3_BUCKET,
+    region: S3_REGION,
+    accessKey: S3_ACCESS_KEY ?? '',
+    secretKey: S3_SECRET_KEY ?? '',
+    putTimeoutMs,
+    clock,
+  })
+}
+
+function storeService(store: ObjectStore): Service {
+  return { name: 'store', start: async () => undefined, stop: () => store.close() }
+}
+
+/** A store that is away at the start is what the queue is for; one that refuses us needs an operator. */
+async function prepareStore(store: ObjectStore, log: Log, metrics: Metrics): Promise<void> {
+  try {
+    await store.prepare()
+    metrics.storeUp.set(1)
+  } catch (error) {
+    if (asFailure(error).kind === 'configuration') throw error
+    metrics.storeUp.set(0)
+    log.error('store_unavailable', { store: store.description, error })
+  }
+}
+
+interface Parts {
+  pools: Pools
+  log: Log
+  metrics: Metrics
+}
+
+async function startRelay(
+  life: LifeCycle,
+  settings: Config,
+  { pools, store, log, metrics }: Parts & { store: ObjectStore },
+): Promise<Relay> {
+  const { claims, settles, look } = pools
+  const leaseSeconds = settings.LEASE_SECONDS
+  const keyPrefix = settings.S3_PREFIX
+  await life.start(
+    new PartitionKeeper({ ensurePartitions: () => ensureTraceIndexPartitions(look), clock, log }),
+  )
+  await life.start(
+    new Sweeper({
+      findAbandoned: (ageSeconds, limit) => findAbandoned(look, ageSeconds, limit),
+      markSwept: (batchId) => markSwept(look, batchId),
+      forgetAbandoned: (batchId) => forgetAbandoned(look, batchId),
+      store,
+      keyPrefix,
+      leaseSeconds,
+      clock,
+      random,
+      log,
+      metrics,
+    }),
+  )
+  const relay = new Relay({
+    queue: relayQueue({ claims, settles, owner: `${hostname()}:${process.pid}`, leaseSeconds }),
+    store,
+    keyPrefix,
+    leaseSeconds,
+    attemptsMax: settings.MAX_ATTEMPTS,
+    backoff: { baseMs: settings.RETRY_BASE_MS, maxMs: settings.RETRY_MAX_MS, random },
+    batchRowsMax: settings.BATCH_MAX_SIZE,
+    flushIntervalMs: settings.BATCH_FLUSH_INTERVAL_MS,
+    workers: settings.WORKER_COUNT,
+    bufferRowsMax: settings.PROCESSING_QUEUE_MAX_DEPTH,
+    bufferBytesMax: settings.PROCESSING_QUEUE_MAX_BYTES,
+    clock,
+    random,
+    log,
+    metrics,
+  })
+  await life.start(relay)
+  return relay
+}
+
+async function startIngress(
+  life: LifeCycle,
+  settings: Config,
+  {
+    pools,
+    disk,
+    log,
+    metrics,
+    location,
+  }: Parts & { disk: DiskGuard | undefined; location: DatabaseLocation },
+): Promise<HttpIngress> {
+  const stager = new Stager({
+    open: (onNotice) =>
+      openPool({
+        url: location,
+        name: 'sluice staging',
+        connections: 1,
+        statementTimeoutMs: STATEMENT_MS_MAX,
+        onNotice,
+        clock,
+      }),
+    close: (sql) => closePool(sql, 100),
+    clock,
+    onCommitted: ({ rows, durationMs }) => {
+      metrics.databaseUp.set(1)
+      metrics.groupRows.observe(rows)
+      metrics.groupCommitDuration.observe(durationMs / 1000)
+    },
+    onUnknown: (rows) => metrics.unknownRows.inc(rows),
+  })
+  await life.start(stager)
+  const overflow = new Overflow({
+    policy: settings.OVERFLOW_POLICY,
+    sampleRate: settings.OVERFLOW_SAMPLE_RATE,
+    rowsMax: settings.STAGING_MAX_BACKLOG,
+    bytesMax: settings.STAGING_MAX_BYTES,
+    count: (limit) => countBacklog(pools.backlog, limit),
+    onCounted: ({ rows, bytes }) => {
+      metrics.databaseUp.set(1)
+      metrics.backlogRows.set(rows)
+      metrics.backlogBytes.set(bytes)
+    },
+    onCountFailed: (error) => {
+      metrics.databaseUp.set(0)
+      log.warn('backlog_unknown', { error })
+    },
+    clock,
+    random,
+  })
+  await life.start(overflow)
+  const budget = new ByteBudget(settings.MAX_INFLIGHT_BYTES)
+  metrics.watch('inflightBytes', () => budget.usedBytes)
+  const events = new IngressEvents({ log, metrics, transport: 'http' })
+  const ingress = new HttpIngress({
+    host: settings.HOST,
+    port: settings.HTTP_PORT,
+    signals: ['traces', 'metrics', 'logs'],
+    exportPath: new ExportPath({ stager, overflow, maxBodyBytes: settings.MAX_BODY_BYTES, events }),
+    rateLimit: settings.ENABLE_RATE_LIMITING
+      ? new RateLimit({ perSecond: settings.RATE_LIMIT_RPS, burst: settings.RATE_LIMIT_BURST, clock })
+      : undefined,
+    budget,
+    maxBodyBytes: settings.MAX_BODY_BYTES,
+    droppedStatus: settings.OVERFLOW_ACCEPTED_STATUS === '200' ? 200 : 202,
+    refusal: () => (disk?.isNearlyFull ? 'less than 1 GiB of disk is free' : undefined),
+    events,
+    clock,
+    random,
+  })
+  await life.start(ingress)
+  return ingress
+}
+
+/** Ready means that the database and its schema are there. The store does not count: its outage is the queue's business. */
+async function readiness(sql: Sql, stopping: AbortSignal): Promise<Health> {
+  if (stopping.aborted) return { ok: false, checks: { running: { ok: false, message: 'stopping' } } }
+  const database = await check(() => requireSchema(sql))
+  return { ok: database.ok, checks: { database } }
+}
+
+async function overallHealth(sql: Sql, store: ObjectStore, stopping: AbortSignal): Promise<Health> {
+  const ready = await readiness(sql, stopping)
+  const reached = await check(() => store.stat('health', clock.deadline(HEALTH_MS_MAX)))
+  return { ok: ready.ok && reached.ok, checks: { ...ready.checks, store: reached } }
+}
+
+async function check(ask: () => Promise<unknown>): Promise<{ ok: boolean; message?: string }> {
+  const answered = new AbortController()
+  const late = clock.sleep(HEALTH_MS_MAX, answered.signal).then(() => {
+    throw new Failure('outage', `no answer within ${HEALTH_MS_MAX} ms`)
+  })
+  late.catch(() => undefined)
+  try {
+    await Promise.race([ask(), late])
+    return { ok: true }
+  } catch (thrown) {
+    return { ok: false, message: asFailure(thrown).message }
+  } finally {
+    answered.abort()
+  }
+}
+
+/** Tries until it works, as long as what stands in the way is an outage. */
+async function untilAvailable(
+  what: string,
+  log: Log,
+  stopping: AbortSignal,
+  work: () => Promise<void>,
+): Promise<void> {
+  for (let failures = 0; !stopping.aborted; failures++) {
+    try {
+      return await work()
+    } catch (error) {
+      if (asFailure(error).kind !== 'outage') throw error
+      log.warn(`${what}_unavailable`, { error })
+      await clock.sleep(backoffMs(failures, DATABASE_RETRY_MS), stopping)
+    }
+  }
+}
+
+/** Resolves when a stop begins, with SIGTERM or SIGINT above all; the second signal ends the process at once. */
+function stopOnSignal(stopping: AbortController, log: Log): Promise<void> {
+  return new Promise((resolve) => {
+    stopping.signal.addEventListener('abort', () => resolve(), { once: true })
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      process.on(signal, () => {
+        if (stopping.signal.aborted) process.exit(exitCodes.failed)
+        log.info('signal', { signal })
+        stopping.abort()
+      })
+    }
+  })
+}
+
+/** A bug ends the process at once: what it held is on disk or under a lease. */
+function crashLoudly(log: Log): void {
+  process.on('uncaughtException', (error) => {
+    log.error('crashed', { error })
+    log.close().finally(() => process.exit(exitCodes.failed))
+  })
+}
+
+async function stopAll(
+  life: LifeCycle,
+  giveUp: AbortSignal,
+  relay: Relay | undefined,
+  log: Log,
+): Promise<ExitCode> {
+  let exitCode: ExitCode = exitCodes.ok
+  try {
+    await life.stop(giveUp)
+  } catch (error) {
+    log.error('stop_failed', { error })
+    exitCode = exitCodes.failed
+  }
+  const batches = relay?.batchesInHand ?? 0
+  if (giveUp.aborted || batches > 0) {
+    log.error('stopped_early', { reason: 'grace_used_up', batches_left_to_their_leases: batches })
+    exitCode = exitCodes.failed
+  } else {
+    log.info('stopped')
+  }
+  await log.close()
+  return exitCode
+}
+
+interface Announcement {
+  config: Config
+  role: Role
+  guide: boolean
+  location: DatabaseLocation
+  store: ObjectStore
+  ingress: HttpIngress | undefined
+  admin: AdminServer
+  log: Log
+}
+
+function announce({ config, role, guide, location, store, ingress, admin, log }: Announcement): void {
+  const url = ({ host, port }: { host: string; port: number }) =>
+    `http://${host.includes(':') ? `[${host}]` : host}:${port}`
+  const sendTo = ingress === undefined ? undefined : url(ingress.address)
+  const lookAt = url(admin.address)
+  const database = describeLocation(location)
+  log.info('started', { role, otlp_http: sendTo, admin: lookAt, database, store: store.description })
+  if (!guide) return
+  const lines = [
+    '',
+    ...(sendTo === undefined ? [] : [`  Send OTLP to   ${sendTo}  (OTEL_EXPORTER_OTLP_ENDPOINT=${sendTo})`]),
+    `  Objects        ${store.description}`,
+    `  Database       ${database}`,
+    `  Health         ${lookAt}/health`,
+    `  Metrics        ${lookAt}/metrics`,
+    `  One trace      ${lookAt}/api/v1/traces/TRACE_ID`,
+    ...(config.DATABASE_URL === undefined ? [`  Everything is kept in ${config.DATA_DIR}.`] : []),
+    '  Ctrl-C stops and drains.',
+    '',
+  ]
+  process.stderr.write(`${lines.join('\n')}\n`)
+}
+
+async function migrateDatabase({ json }: { json: boolean }): Promise<ExitCode> {
+  return await reading(async ({ sql }) => {
+    const { applied } = await migrate(sql)
+    if (json) return print(`${JSON.stringify({ applied })}\n`)
+    return print(applied.length === 0 ? 'The schema is up to date.\n' : `Applied ${applied.join(', ')}.\n`)
+  })
+}
+
+async function queue(options: { json: boolean }): Promise<ExitCode> {
+  return await reading(async ({ sql }) => print(await queueCommand(sql, options)))
+}
+
+async function objects({ since, ...options }: ObjectsOptions): Promise<ExitCode> {
+  const filter = since === undefined ? options : { ...options, storedSince: since }
+  return await reading(async ({ sql }) => print(await objectsCommand(sql, filter)))
+}
+
+async function cat(key: string, { json }: { json: boolean }): Promise<ExitCode> {
+  return await reading(async ({ sql, store, config }) => {
+    const pieces = await catCommand(sql, store, { key, keyPrefix: config.S3_PREFIX, json })
+    if (pieces === undefined) return complain(`There is no object ${key}.`, exitCodes.notFound)
+    for await (const piece of pieces) await print(piece)
+    return exitCodes.ok
+  })
+}
+
+async function trace(traceId: string): Promise<ExitCode> {
+  return await reading(async ({ sql, store }) => {
+    const found = await traceCommand(sql, store, traceId)
+    if (found === undefined) return complain(`No span of trace ${traceId} is stored.`, exitCodes.notFound)
+    return print(found)
+  })
+}
+
+interface Reading {
+  sql: Sql
+  store: ObjectStore
+  config: Config
+}
+
+/** For commands that look: on the database that `serve` uses, the embedded one included while it runs. */
+async function reading(command: (reading: Reading) => Promise<ExitCode>): Promise<ExitCode> {
+  const settings = readSettings()
+  if (settings === undefined) return exitCodes.usage
+  const { config, warnings } = settings
+  for (const warning of warnings) complain(warning, exitCodes.ok)
+  try {
+    const url = await findDatabase(config)
+    const sql = openPool({ url, name: 'sluice command', connections: 1, statementTimeoutMs: 0, clock })
+    const store = openStore(config)
+    try {
+      return await command({ sql, store, config })
+    } finally {
+      await store.close()
+      await closePool(sql, 1_000)
+    }
+  } catch (thrown) {
+    const failure = asFailure(thrown)
+    if (failure.kind === 'bug') throw thrown
+    const isUsage = failure.kind === 'client' || failure.kind === 'configuration'
+    return complain(failure.message, isUsage ? exitCodes.usage : exitCodes.failed)
+  }
+}
+
+async function findDatabase(config: Config): Promise<DatabaseLocation> {
+  if (config.DATABASE_URL !== undefined) return parseDatabaseUrl(config.DATABASE_URL)
+  const location = await findEmbedded(config.DATA_DIR)
+  if (location !== undefined) return location
+  throw new Failure(
+    'outage',
+    `No PostgreSQL runs in ${config.DATA_DIR}. Start sluice serve there, or set DATA_DIR or DATABASE_URL.`,
+  )
+}
+
+function readSettings(): ReturnType<typeof readConfig> | undefined {
+  try {
+    return readConfig(process.env)
+  } catch (thrown) {
+    if (!(thrown instanceof SettingsError)) throw thrown
+    complain(thrown.message, exitCodes.usage)
+    return undefined
+  }
+}
+
+/** Resolves when whoever reads standard output has room for more. */
+async function print(text: string): Promise<ExitCode> {
+  if (!process.stdout.write(text)) await new Promise<void>((resolve) => process.stdout.once('drain', resolve))
+  return exitCodes.ok
+}
+
+function complain(sentence: string, exitCode: ExitCode): ExitCode {
+  process.stderr.write(`${sentence}\n`)
+  return exitCode
+}
+
+function packageVersion(): string {
+  const { version } = JSON.parse(readFileSync(join(sqlFolder(), '..', 'package.json'), 'utf8')) as {
+    version: string
+  }
+  return version
+}

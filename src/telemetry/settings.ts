@@ -1,0 +1,19 @@
+import { integer, oneOf } from '../foundation/setting.ts'
+import { logLevels } from './log.ts'
+
+/** What the process says, and how long it takes its leave. */
+export const telemetrySettings = {
+  LOG_LEVEL: oneOf({
+    choices: logLevels,
+    default: 'info',
+    about: 'The least important lines that are logged.',
+  }),
+  SHUTDOWN_GRACE_SECONDS: integer({
+    default: 30,
+    min: 0,
+    max: 3600,
+    unit: 'seconds',
+    about:
+      'How long a stop may take to answer and store what is in hand; what is left then waits for its lease to run out.',
+  }),
+}
