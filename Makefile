@@ -1,0 +1,61 @@
+# Node 24 comes with the npm packages, whatever Node is installed: every script runs on it.
+NODE := node_modules/.bin/node
+VITEST := $(NODE) node_modules/vitest/vitest.mjs
+INSTALLED := node_modules/.package-lock.json
+SOURCES := $(shell find src sql -type f 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help install run build test check format minio stress-verify bench schema docs image verify clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## install the npm packages, Node 24 among them
+
+$(INSTALLED): package.json package-lock.json
+	npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+build: dist/src/main.js ## compile src/ to dist/, for the package and the image
+
+dist/src/main.js: $(INSTALLED) tsconfig.json tsconfig.build.json $(SOURCES)
+	$(NODE) scripts/build.ts
+	@touch $@
+
+run: dist/src/main.js ## start everything: embedded PostgreSQL, objects in ./data/objects
+	@exec $(NODE) dist/src/main.js serve --guide
+
+check: $(INSTALLED) ## format, lint, types; seconds
+	node_modules/.bin/biome check --error-on-warnings .
+	node_modules/.bin/tsc --noEmit
+
+format: $(INSTALLED) ## format, and mend what the linter can mend
+	node_modules/.bin/biome check --write .
+
+minio: $(INSTALLED) ## get a MinIO server for the tests (about 3 minutes, once)
+	$(NODE) scripts/minio.ts
+
+test: $(INSTALLED) build minio ## run every test, on real servers
+	$(VITEST) run $(TESTS)
+
+stress-verify: $(INSTALLED) minio ## prove the promises on whole processes (MODE=stress for load)
+	$(NODE) stress/verify.ts
+
+bench: $(INSTALLED) minio ## measure the inner loops and whole processes
+	$(NODE) stress/bench.ts
+
+schema: $(INSTALLED) ## write sql/schema.sql, the schema after all migrations
+	$(NODE) scripts/schema.ts
+
+docs: $(INSTALLED) ## write the generated pages and the example environment
+	$(NODE) scripts/docs.ts
+
+verify: $(INSTALLED) ## fail when something generated is not up to date
+	$(NODE) scripts/schema.ts --check
+	$(NODE) scripts/docs.ts --check
+
+image: ## build the container image (needs a container engine)
+	$(NODE) scripts/image.ts
+
+clean: ## remove what was built
+	rm -rf dist
