@@ -36,7 +36,7 @@ minio: $(INSTALLED) ## get a MinIO server for the tests (about 3 minutes, once)
 	$(NODE) scripts/minio.ts
 
 test: $(INSTALLED) build minio ## run every test, on real servers
-	$(VITEST) run $(TESTS)
+	$(VITEST) run $(TESTS) $(if $(VITEST_RESULTS),--reporter=default --reporter=json --outputFile.json=$(VITEST_RESULTS))
 
 stress-verify: $(INSTALLED) minio ## prove the promises on whole processes (MODE=stress for load)
 	$(NODE) stress/verify.ts
