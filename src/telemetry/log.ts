@@ -114,6 +114,9 @@ function standardOutput(): DestinationStream {
   output.on('error', () => {
     // A log that cannot be written (a full disk, a closed file) must not end the process that keeps the data.
   })
+  // pino flushes at exit, and sonic-boom 4.2 then tries for ever when the write fails: the process would never end.
+  // Whoever wants the last lines awaits `close`.
+  output.flushSync = () => undefined
   return output
 }
 

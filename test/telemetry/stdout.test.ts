@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { open } from 'node:fs/promises'
 import { text } from 'node:stream/consumers'
 import { expect, test } from 'vitest'
 
@@ -26,4 +27,10 @@ test('everything logged before close is on standard output when close has resolv
     .split('\n')
     .map((line) => (JSON.parse(line) as { event: string }).event)
   expect({ code, events }).toEqual({ code: 0, events: Array.from({ length: 5000 }, (_, i) => `event_${i}`) })
+})
+
+test('a standard output that cannot be written to does not end the process', async () => {
+  await using readOnly = await open(process.execPath, 'r')
+  const [code] = await once(withStandardOutput(readOnly.fd), 'exit')
+  expect(code).toBe(0)
 })
