@@ -1,0 +1,166 @@
+import postgres from 'postgres'
+import { freePort } from '../test/support/free-port.ts'
+import { minioBinary, type RunningMinio, startMinio } from '../test/support/minio.ts'
+import { PostgresServer } from './postgres-server.ts'
+import { SluiceProcess } from './sluice-process.ts'
+import { StoreProxy } from './store-proxy.ts'
+
+export type Database = postgres.Sql<{ bigint: bigint }>
+
+/** The real servers that every scenario shares, and everything that has to be ended at the end. */
+export class Machine {
+  readonly postgres: PostgresServer
+  readonly minio: RunningMinio
+  readonly #stages: Stage[] = []
+  readonly #killAtExit: () => void
+  #templateMade = false
+
+  private constructor(server: PostgresServer, minio: RunningMinio) {
+    this.postgres = server
+    this.minio = minio
+    this.#killAtExit = () => {
+      for (const stage of this.#stages) for (const one of stage.processes) one.killNow()
+      this.postgres.killNow()
+    }
+    process.on('exit', this.#killAtExit)
+  }
+
+  /** @throws Error with a sentence when a server's program is missing. */
+  static async start(): Promise<Machine> {
+    minioBinary()
+    const server = await PostgresServer.start()
+    try {
+      return new Machine(server, await startMinio())
+    } catch (error) {
+      await server.stop()
+      throw error
+    }
+  }
+
+  /** A database and a bucket of their own, behind a proxy of their own. The first one runs `sluice migrate`. */
+  async stage(name: string): Promise<Stage> {
+    const template = 'stress_template'
+    if (!this.#templateMade) {
+      await this.#admin((sql) => sql.unsafe(`CREATE DATABASE ${template}`))
+      const migration = new SluiceProcess({
+        name: 'migrate',
+        args: ['migrate'],
+        environment: { DATABASE_URL: this.postgres.url(template) },
+        adminPort: 0,
+      })
+      const code = await migration.end()
+      if (code !== 0) throw new Error(`sluice migrate ended with ${code}:\n${migration.lastWords()}`)
+      this.#templateMade = true
+    }
+    const database = `stress_${name.replaceAll('-', '_')}`
+    await this.#admin((sql) => sql.unsafe(`CREATE DATABASE ${database} TEMPLATE ${template}`))
+    const stage = new Stage(this, name, database, await StoreProxy.start(this.minio.endpoint))
+    this.#stages.push(stage)
+    return stage
+  }
+
+  /** Every process of the program that ran so far. */
+  get processes(): readonly SluiceProcess[] {
+    return this.#stages.flatMap((stage) => stage.processes)
+  }
+
+  async stop(): Promise<void> {
+    for (const stage of this.#stages) await stage.close()
+    await this.minio.stop()
+    await this.postgres.stop()
+    process.off('exit', this.#killAtExit)
+  }
+
+  async #admin(use: (sql: postgres.Sql) => Promise<unknown>): Promise<void> {
+    const sql = postgres(this.postgres.url('postgres'), { max: 1, onnotice: () => undefined })
+    try {
+      await use(sql)
+    } finally {
+      await sql.end({ timeout: 2 })
+    }
+  }
+}
+
+/** An ingress as a scenario talks to it. */
+export interface Ingress {
+  readonly process: SluiceProcess
+  readonly url: URL
+}
+
+/** What one scenario plays on: a database, a bucket, a proxy before the store, and its processes. */
+export class Stage {
+  readonly name: string
+  readonly proxy: StoreProxy
+  readonly bucket: string
+  readonly databaseUrl: string
+  readonly sql: Database
+  readonly processes: SluiceProcess[] = []
+  readonly machine: Machine
+
+  constructor(machine: Machine, name: string, database: string, proxy: StoreProxy) {
+    this.machine = machine
+    this.name = name
+    this.proxy = proxy
+    this.bucket = `stress-${name}`
+    this.databaseUrl = machine.postgres.url(database)
+    this.sql = postgres(this.databaseUrl, {
+      max: 3,
+      types: { bigint: postgres.BigInt },
+      onnotice: () => undefined,
+    })
+  }
+
+  /** Starts `serve --role ingress` and resolves when it is ready. */
+  async ingress(settings: Readonly<Record<string, string>> = {}): Promise<Ingress> {
+    const port = await freePort()
+    const started = await this.#serve('ingress', { HTTP_PORT: String(port), ...settings })
+    return { process: started, url: new URL(`http://127.0.0.1:${port}`) }
+  }
+
+  /** Starts `serve --role worker` and resolves when it is ready. Its store is behind the proxy. */
+  worker(settings: Readonly<Record<string, string>> = {}): Promise<SluiceProcess> {
+    return this.#serve('worker', settings)
+  }
+
+  /** Ends every process that still runs, with SIGTERM. Answers those whose exit code is not 0. */
+  async terminate(): Promise<string[]> {
+    const running = this.processes.filter((one) => !one.wasEnded)
+    const codes = await Promise.all(
+      running.map(async (one) => ({ name: one.name, code: await one.terminate() })),
+    )
+    return codes.filter(({ code }) => code !== 0).map(({ name, code }) => `${name}: ${code}`)
+  }
+
+  async close(): Promise<void> {
+    await this.terminate()
+    await this.proxy.stop()
+    await this.sql.end({ timeout: 2 })
+  }
+
+  async #serve(
+    role: 'ingress' | 'worker',
+    settings: Readonly<Record<string, string>>,
+  ): Promise<SluiceProcess> {
+    const adminPort = await freePort()
+    const { minio } = this.machine
+    const started = new SluiceProcess({
+      name: `${this.name} ${role} ${this.processes.length + 1}`,
+      args: ['serve', '--role', role],
+      adminPort,
+      environment: {
+        DATABASE_URL: this.databaseUrl,
+        S3_ENDPOINT: this.proxy.endpoint.origin,
+        S3_BUCKET: this.bucket,
+        S3_ACCESS_KEY: minio.accessKey,
+        S3_SECRET_KEY: minio.secretKey,
+        ADMIN_PORT: String(adminPort),
+        GRPC_PORT: String(await freePort()),
+        STAGING_MAX_BACKLOG: '100000',
+        ...settings,
+      },
+    })
+    this.processes.push(started)
+    await started.ready()
+    return started
+  }
+}

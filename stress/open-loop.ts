@@ -1,0 +1,3 @@
+export async function runOpenLoop(_: unknown): Promise<unknown> {
+  return undefined
+}
