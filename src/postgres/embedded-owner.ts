@@ -9,8 +9,12 @@ const OWNER_LOCK = 4_318_000
 /** How long the session of a killed owner may linger. */
 const PATIENCE_MS = 3_000
 const RETRY_MS = 100
+/** Whatever keeps the server from starting, such as a full disk, takes longer to go away. */
+const RETRY_AFTER_FAILURE_MS = 5_000
 const CLOSE_MS_MAX = 1_000
 const NAME = 'sluice owner'
+/** Code of the Failure when somebody else holds the lock. */
+const IN_USE = 'DATA_DIR_IN_USE'
 
 export interface OwnerOptions {
   location: DatabaseLocation
@@ -41,7 +45,6 @@ export class EmbeddedOwner {
       await owner.#lock()
       return owner
     } catch (thrown) {
-      owner.letGo()
       await owner.close()
       throw thrown
     }
@@ -63,14 +66,14 @@ export class EmbeddedOwner {
     })
   }
 
-  /** The end of the session is no loss from now on. */
-  letGo(): void {
+  /** The end of the session is no loss from now on. Resolves when nothing is done about it any more. */
+  async letGo(): Promise<void> {
     this.#lettingGo.abort()
+    await this.#regaining
   }
 
   async close(): Promise<void> {
-    this.letGo()
-    await this.#regaining
+    await this.letGo()
     this.#holds = false
     await closePool(this.#sql, CLOSE_MS_MAX)
   }
@@ -88,6 +91,7 @@ export class EmbeddedOwner {
         throw new Failure(
           'configuration',
           `${dataDir} is in use by another Sluice${await this.#holder()}. Stop it, or set DATA_DIR to another folder.`,
+          { code: IN_USE },
         )
       }
       await clock.sleep(RETRY_MS, this.#lettingGo.signal)
@@ -114,11 +118,12 @@ export class EmbeddedOwner {
       } catch (thrown) {
         const failure = classifyPostgresError(thrown)
         if (signal.aborted) return
-        if (failure.kind !== 'outage') {
+        if (failure.code === IN_USE) {
           onLost(failure)
           return
         }
-        await clock.sleep(RETRY_MS, signal)
+        if (failure.kind !== 'outage') log('error', failure.message)
+        await clock.sleep(failure.kind === 'outage' ? RETRY_MS : RETRY_AFTER_FAILURE_MS, signal)
       }
     }
   }

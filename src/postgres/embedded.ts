@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs'
 import { rename, rm, statfs } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { type Clock, systemClock } from '../foundation/clock.ts'
@@ -25,7 +25,7 @@ import { EmbeddedOwner } from './embedded-owner.ts'
 import type { DatabaseLocation } from './location.ts'
 import { closePool, openPool, type Sql } from './pool.ts'
 import { disownPostmasterPid, isAlive, isPostmasterOf, readPostmaster } from './postmaster-pid.ts'
-import { reachableBinaries, requireReachable } from './reachable.ts'
+import { CACHE_FOLDER, reachableBinaries, requireReachable } from './reachable.ts'
 import { type ServerUser, serverUser } from './server-user.ts'
 import { classifyPostgresError } from './sqlstate.ts'
 import { withStartLock } from './start-lock.ts'
@@ -52,6 +52,8 @@ export interface EmbeddedOptions {
   onOwnershipLost: (failure: Failure) => void
   /** For the programs, where the server's user cannot reach them where they are. */
   cacheFolder?: string
+  /** Ends the wait for a server that recovers from a crash. */
+  signal?: AbortSignal
   clock?: Clock
 }
 
@@ -103,6 +105,7 @@ class EmbeddedServer implements EmbeddedPostgres {
   readonly #dataDir: string
   readonly #folder: EmbeddedFolder
   readonly #stopping = new AbortController()
+  readonly #abort = () => this.#stopping.abort()
   #user: ServerUser | undefined
   #binaries: PostgresBinaries | undefined
   #child: ChildProcess | undefined
@@ -133,17 +136,24 @@ class EmbeddedServer implements EmbeddedPostgres {
   }
 
   async open(): Promise<void> {
+    const { signal } = this.#options
+    signal?.addEventListener('abort', this.#abort)
+    if (signal?.aborted) this.#abort()
     this.#user = clusterUser(this.#folder)
     makeDataDir(this.#dataDir, this.#user)
-    if (this.#user !== undefined) requireReachable(this.#dataDir, this.#user)
     this.#binaries = await reachableBinaries(
       findBinaries(),
       this.#user,
-      this.#options.cacheFolder ?? '/var/cache/sluice',
+      this.#options.cacheFolder ?? CACHE_FOLDER,
     )
-    await withStartLock(this.#folder.startLock, this.#clock, async () => {
+    await this.#underStartLock(async () => {
       await this.#ensureCluster()
-      await this.#bringUp()
+      try {
+        await this.#bringUp()
+      } catch (thrown) {
+        if (this.#childRuns()) await this.#end()
+        throw thrown
+      }
       this.#owner = await EmbeddedOwner.acquire({
         location: this.location,
         dataDir: this.#dataDir,
@@ -153,6 +163,10 @@ class EmbeddedServer implements EmbeddedPostgres {
         onLost: this.#options.onOwnershipLost,
       })
     })
+    signal?.removeEventListener('abort', this.#abort)
+    if (this.#adopted) {
+      this.#options.log('info', `PostgreSQL (process ${this.#pid}) was running already and was taken over.`)
+    }
   }
 
   async freeDiskBytes(): Promise<number> {
@@ -166,23 +180,33 @@ class EmbeddedServer implements EmbeddedPostgres {
   }
 
   async #stop(): Promise<void> {
-    this.#stopping.abort()
-    this.#owner?.letGo()
+    this.#abort()
+    await this.#owner?.letGo()
     try {
-      if (!this.#isRunning()) {
-        throw new Failure('outage', `PostgreSQL (process ${this.#pid}) had ended before it was stopped.`)
-      }
-      if (await this.#endsAfter('SIGINT', STOP_FAST_MS)) return
-      this.#options.log('warn', `PostgreSQL did not stop within ${STOP_FAST_MS} ms; it is stopped at once.`)
-      if (await this.#endsAfter('SIGQUIT', STOP_IMMEDIATE_MS)) return
-      throw new Failure('outage', `PostgreSQL (process ${this.#pid}) does not stop.`)
+      await this.#end()
     } finally {
       await this.#owner?.close()
     }
   }
 
+  async #end(): Promise<void> {
+    if (this.#childRuns()) this.#pid = this.#child?.pid ?? this.#pid
+    if (!this.#isRunning()) {
+      throw new Failure('outage', `PostgreSQL (process ${this.#pid}) had ended before it was stopped.`)
+    }
+    if (await this.#endsAfter('SIGINT', STOP_FAST_MS)) return
+    this.#options.log('warn', `PostgreSQL did not stop within ${STOP_FAST_MS} ms; it is stopped at once.`)
+    if (await this.#endsAfter('SIGQUIT', STOP_IMMEDIATE_MS)) return
+    throw new Failure('outage', `PostgreSQL (process ${this.#pid}) does not stop.`)
+  }
+
   async #endsAfter(signal: NodeJS.Signals, withinMs: number): Promise<boolean> {
-    process.kill(this.#pid, signal)
+    try {
+      process.kill(this.#pid, signal)
+    } catch (thrown) {
+      // It has just ended by itself.
+      if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown
+    }
     const until = this.#clock.monotonicMs() + withinMs
     while (this.#isRunning()) {
       if (this.#clock.monotonicMs() > until) return false
@@ -262,10 +286,7 @@ class EmbeddedServer implements EmbeddedPostgres {
       )
     }
     this.#pid = state.pid
-    this.#adopted ||= foundRunning
-    if (foundRunning && this.#location === undefined) {
-      this.#options.log('info', `PostgreSQL (process ${state.pid}) was running already and is taken over.`)
-    }
+    this.#adopted = foundRunning && this.#location === undefined ? true : this.#adopted
     this.#location = { ...reached, database: DATABASE }
   }
 
@@ -311,7 +332,11 @@ class EmbeddedServer implements EmbeddedPostgres {
   async #bringUpAgain(): Promise<void> {
     if (!this.#isRunning())
       this.#options.log('error', `PostgreSQL (process ${this.#pid}) has ended; it is started again.`)
-    await withStartLock(this.#folder.startLock, this.#clock, () => this.#bringUp())
+    await this.#underStartLock(() => this.#bringUp())
+  }
+
+  #underStartLock(work: () => Promise<void>): Promise<void> {
+    return withStartLock(this.#folder.startLock, { clock: this.#clock, signal: this.#stopping.signal }, work)
   }
 
   #requireBinaries(): PostgresBinaries {
@@ -330,13 +355,17 @@ function clusterUser({ data }: EmbeddedFolder): ServerUser | undefined {
 
 /** The server's user must get through to its own folder; to look around is for the owner only. */
 function makeDataDir(dataDir: string, user: ServerUser | undefined): void {
+  if (user !== undefined) requireReachable(dataDir, user)
   try {
-    mkdirSync(dataDir, { recursive: true, mode: user === undefined ? 0o700 : 0o711 })
+    const made = mkdirSync(dataDir, { recursive: true, mode: user === undefined ? 0o700 : 0o711 })
+    // The umask may have taken the way through from it.
+    if (made !== undefined && user !== undefined) chmodSync(dataDir, 0o711)
   } catch (cause) {
     throw new Failure('configuration', `DATA_DIR=${dataDir} cannot be made: ${coerceError(cause).message}`, {
       cause,
     })
   }
+  if (user !== undefined) requireReachable(dataDir, user)
 }
 
 type Answer = 'ready' | 'busy' | 'away'

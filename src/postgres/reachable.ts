@@ -7,6 +7,8 @@ import { binariesIn, type PostgresBinaries } from './embedded-binaries.ts'
 import type { ServerUser } from './server-user.ts'
 
 const EXECUTE = 0o1
+/** Where copies of the programs are kept. Only root needs them, so only root writes there. */
+export const CACHE_FOLDER = '/var/cache/sluice'
 
 /** The folder on the way to `path`, itself included, that `user` may not enter; undefined when there is none. */
 export function blockingFolder(path: string, user: ServerUser): string | undefined {

@@ -10,9 +10,13 @@ const POLL_MS = 50
  * Runs `work` while no other process of this machine runs any under the same `path`: making a cluster and starting a
  * server must not happen twice at once. A process that died with the lock does not keep it.
  *
- * @throws Failure `configuration` when another process keeps it for more than 30 s.
+ * @throws Failure `configuration` when another process keeps it for more than 30 s, `outage` when `signal` aborts first.
  */
-export async function withStartLock<T>(path: string, clock: Clock, work: () => Promise<T>): Promise<T> {
+export async function withStartLock<T>(
+  path: string,
+  { clock, signal }: { clock: Clock; signal: AbortSignal },
+  work: () => Promise<T>,
+): Promise<T> {
   const until = clock.monotonicMs() + WAIT_MS_MAX
   while (!tryLock(path)) {
     const holder = readHolder(path)
@@ -26,7 +30,8 @@ export async function withStartLock<T>(path: string, clock: Clock, work: () => P
         `Process ${holder ?? '(unknown)'} is starting PostgreSQL in the same folder; if it is not, delete ${path}.`,
       )
     }
-    await clock.sleep(POLL_MS)
+    if (signal.aborted) throw new Failure('outage', 'PostgreSQL was stopped before it was started.')
+    await clock.sleep(POLL_MS, signal)
   }
   try {
     return await work()

@@ -7,6 +7,7 @@ import { findBinaries } from '../../src/postgres/embedded-binaries.ts'
 import { createCluster, EMBEDDED_USER, spawnPostmaster } from '../../src/postgres/embedded-cluster.ts'
 import { databaseUrlWithPassword, noTls, parseDatabaseUrl, Secret } from '../../src/postgres/location.ts'
 import { closePool, openPool } from '../../src/postgres/pool.ts'
+import { CACHE_FOLDER, reachableBinaries } from '../../src/postgres/reachable.ts'
 import { serverUser } from '../../src/postgres/server-user.ts'
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
@@ -72,8 +73,8 @@ async function wins(path: string): Promise<boolean> {
 }
 
 async function start(folder: string): Promise<string> {
-  const binaries = findBinaries()
   const user = serverUser()
+  const binaries = await reachableBinaries(findBinaries(), user, CACHE_FOLDER)
   // The server's user must get through, and see nothing else.
   await chmod(folder, 0o711)
   const home = join(folder, 'postgres')
