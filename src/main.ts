@@ -86,12 +86,14 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
     const store = openStore(config)
     await life.start(storeService(store))
     let ingress: HttpIngress | undefined
+    let started = false
+    const phase = () => (stopping.signal.aborted ? 'stopping' : started ? undefined : 'starting')
     const admin = new AdminServer({
       host: config.ADMIN_HOST,
       port: config.ADMIN_PORT,
       token: config.ADMIN_TOKEN,
-      ready: () => readiness(pools.look, stopping.signal),
-      health: () => overallHealth(pools.look, store, stopping.signal),
+      ready: () => readiness(pools.look, phase()),
+      health: () => overallHealth(pools.look, store, phase()),
       api: { '/traces/:id': traceHandler(pools.look, store) },
       metrics,
       log,
@@ -109,6 +111,7 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
     if (!stopping.signal.aborted && role !== 'worker') {
       ingress = await startIngress(life, config, { pools, disk, log, metrics, location })
     }
+    started = true
     if (!stopping.signal.aborted) announce({ config, role, guide, location, store, ingress, admin, log })
     await stopped
   } catch (error) {
@@ -335,15 +338,19 @@ async function startIngress(
   return ingress
 }
 
-/** Ready means that the database and its schema are there. The store does not count: its outage is the queue's business. */
-async function readiness(sql: Sql, stopping: AbortSignal): Promise<Health> {
-  if (stopping.aborted) return { ok: false, checks: { running: { ok: false, message: 'stopping' } } }
+/** Ready means that everything listens and the database and its schema are there. The store does not count: its outage is the queue's business. */
+async function readiness(sql: Sql, phase: 'starting' | 'stopping' | undefined): Promise<Health> {
+  if (phase !== undefined) return { ok: false, checks: { process: { ok: false, message: phase } } }
   const database = await check(() => requireSchema(sql))
   return { ok: database.ok, checks: { database } }
 }
 
-async function overallHealth(sql: Sql, store: ObjectStore, stopping: AbortSignal): Promise<Health> {
-  const ready = await readiness(sql, stopping)
+async function overallHealth(
+  sql: Sql,
+  store: ObjectStore,
+  phase: 'starting' | 'stopping' | undefined,
+): Promise<Health> {
+  const ready = await readiness(sql, phase)
   const reached = await check(() => store.stat('health', clock.deadline(HEALTH_MS_MAX)))
   return { ok: ready.ok && reached.ok, checks: { ...ready.checks, store: reached } }
 }
@@ -400,7 +407,8 @@ function stopOnSignal(stopping: AbortController, log: Log): Promise<void> {
 function crashLoudly(log: Log): void {
   process.on('uncaughtException', (error) => {
     log.error('crashed', { error })
-    log.close().finally(() => process.exit(exitCodes.failed))
+    const exit = () => process.exit(exitCodes.failed)
+    log.close().then(exit, exit)
   })
 }
 
