@@ -2,7 +2,8 @@ import { characterSize } from './utf8.ts'
 import { fieldKinds, fieldOps, op, tagsPerMessage } from './walk-table.ts'
 import { fieldEnd, varint, varintEnd, varintLength, writeVarint } from './wire.ts'
 
-const replacement = Buffer.from('\ufffd')
+/** U+FFFD in UTF-8 is EF BF BD. */
+const replacementBytes = 3
 
 /**
  * A copy of a request in which every string is UTF-8: each maximal bad part becomes one U+FFFD, as the Encoding
@@ -92,14 +93,16 @@ class Repair {
         continue
       }
       this.#copyTo(at)
-      this.#output.set(replacement, this.#written)
-      this.#written += replacement.length
+      this.#output[this.#written++] = 0xef
+      this.#output[this.#written++] = 0xbf
+      this.#output[this.#written++] = 0xbd
       at -= size
       this.#copied = at
     }
   }
 
   #copyTo(end: number): void {
+    if (end === this.#copied) return
     this.#body.copy(this.#output, this.#written, this.#copied, end)
     this.#written += end - this.#copied
     this.#copied = end
@@ -139,7 +142,7 @@ function repairedLength(bytes: Buffer, start: number, end: number): number {
       at += size
       continue
     }
-    length += replacement.length + size
+    length += replacementBytes + size
     at -= size
   }
   return length

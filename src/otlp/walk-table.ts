@@ -66,6 +66,8 @@ for (const name of ['KeyValue', 'AnyValue']) {
   const message = messages.get(name)
   kinds.push({ message, inResource: true })
 }
+/** What is in a group: as little known as in an unknown message, but it must not end where its parent does. */
+export const groupKind = kinds.push({ message: undefined, inResource: false }) - 1
 /** An attribute of a resource; its end settles whether it was the name of a service. */
 export const serviceKeyValueKind = firstKindWithEnd + 1
 
