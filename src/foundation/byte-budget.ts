@@ -30,7 +30,10 @@ export class ByteBudget {
   }
 
   giveBack(bytes: number): void {
-    invariant(bytes >= 0 && bytes <= this.#usedBytes, `${bytes} bytes given back of ${this.#usedBytes} in use`)
+    invariant(
+      bytes >= 0 && bytes <= this.#usedBytes,
+      `${bytes} bytes given back of ${this.#usedBytes} in use`,
+    )
     this.#usedBytes -= bytes
   }
 }

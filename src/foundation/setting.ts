@@ -266,7 +266,10 @@ export function parseSettings<D extends SettingsDeclaration>(
     const source = candidates.find((candidate) => (environment[candidate] ?? '').trim() !== '')
     if (source === undefined) {
       values[name] = setting.default
-      shown.set(name, `${name}=${setting.defaultText ?? ''}`)
+      shown.set(
+        name,
+        setting.defaultText === undefined ? `${name} not set` : `${name}=${setting.defaultText}`,
+      )
       continue
     }
     const written = (environment[source] ?? '').trim()

@@ -15,7 +15,6 @@ export interface MetricDeclaration {
 
 const answerSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10] as const
 const storeSeconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30] as const
-const latencySeconds = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600] as const
 
 /** Every metric of Sluice, in the direction of the data. `docs/metrics.md` is generated from this table. */
 export const metricDeclarations = {
@@ -204,13 +203,6 @@ export const metricDeclarations = {
     about: 'Time of the statement that makes a batch part of the catalog.',
     unit: 'seconds',
     buckets: answerSeconds,
-  },
-  queueLatency: {
-    kind: 'histogram',
-    name: 'sluice_queue_latency_seconds',
-    about: 'Age of the oldest request of a batch when the batch became part of the catalog.',
-    unit: 'seconds',
-    buckets: latencySeconds,
   },
   storedObjects: {
     kind: 'counter',

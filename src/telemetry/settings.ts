@@ -6,6 +6,16 @@ export const telemetrySettings = {
   LOG_LEVEL: oneOf({
     choices: logLevels,
     default: 'info',
+    // OTEL_LOG_LEVEL is also read by the SDKs, which know these words; theirs must not stop us.
+    synonyms: {
+      all: 'debug',
+      trace: 'debug',
+      verbose: 'debug',
+      warning: 'warn',
+      fatal: 'error',
+      none: 'silent',
+      off: 'silent',
+    },
     about: 'The least important lines that are logged.',
   }),
   SHUTDOWN_GRACE_SECONDS: integer({

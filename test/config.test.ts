@@ -1,0 +1,80 @@
+import { expect, test } from 'vitest'
+import { readConfig, settingsByPart } from '../src/config.ts'
+import type { Setting } from '../src/foundation/setting.ts'
+
+const settings = Object.values(settingsByPart).flatMap((part) => Object.entries<Setting<unknown>>(part))
+
+test('the defaults are those of the design', () => {
+  expect(readConfig({})).toEqual({
+    config: {
+      ENABLE_RATE_LIMITING: false,
+      RATE_LIMIT_RPS: 100,
+      RATE_LIMIT_BURST: 200,
+      STAGING_MAX_BACKLOG: 1000,
+      STAGING_MAX_BYTES: 4 * 2 ** 30,
+      OVERFLOW_POLICY: 'reject',
+      OVERFLOW_SAMPLE_RATE: 0.1,
+      OVERFLOW_ACCEPTED_STATUS: '202',
+      PROCESSING_QUEUE_MAX_DEPTH: 100,
+      PROCESSING_QUEUE_MAX_BYTES: 64 * 2 ** 20,
+      BATCH_MAX_SIZE: 25,
+      BATCH_FLUSH_INTERVAL_MS: 200,
+      WORKER_COUNT: 2,
+      LEASE_SECONDS: 60,
+      MAX_ATTEMPTS: 8,
+      RETRY_BASE_MS: 1000,
+      RETRY_MAX_MS: 60_000,
+      MAX_BODY_BYTES: 20 * 2 ** 20,
+      MAX_INFLIGHT_BYTES: 128 * 2 ** 20,
+      HOST: '127.0.0.1',
+      HTTP_PORT: 4318,
+      ADMIN_HOST: '127.0.0.1',
+      ADMIN_PORT: 8080,
+      ADMIN_TOKEN: undefined,
+      DATABASE_URL: undefined,
+      DATA_DIR: './data',
+      S3_ENDPOINT: undefined,
+      S3_BUCKET: 'telemetry',
+      S3_REGION: 'us-east-1',
+      S3_ACCESS_KEY: undefined,
+      S3_SECRET_KEY: undefined,
+      S3_PREFIX: '',
+      LOG_LEVEL: 'info',
+      SHUTDOWN_GRACE_SECONDS: 30,
+    },
+    warnings: [],
+  })
+})
+
+test('every default written out is taken and means the same', () => {
+  const written = Object.fromEntries(settings.map(([name, { defaultText }]) => [name, defaultText]))
+  expect(readConfig(written)).toEqual(readConfig({}))
+})
+
+test('no two parts declare the same name, nor the alias of another', () => {
+  const names = settings.flatMap(([name, { aliases }]) => [name, `OTEL_${name}`, ...aliases])
+  expect(names.filter((name, index) => names.indexOf(name) !== index)).toEqual([])
+})
+
+test('every setting is described by a sentence', () => {
+  for (const [name, { about }] of settings) expect(about, name).toMatch(/^[A-Z][^\n]+\.$/)
+})
+
+test('the log level that an SDK would read from OTEL_LOG_LEVEL does not stop the start', () => {
+  const levels = ['NONE', 'ERROR', 'WARN', 'INFO', 'DEBUG', 'VERBOSE', 'ALL']
+  expect(levels.map((level) => readConfig({ OTEL_LOG_LEVEL: level }).config.LOG_LEVEL)).toEqual([
+    'silent',
+    'error',
+    'warn',
+    'info',
+    'debug',
+    'debug',
+    'debug',
+  ])
+})
+
+test('half of the store’s credentials is a fault', () => {
+  expect(() => readConfig({ S3_ENDPOINT: 'http://minio:9000', AWS_ACCESS_KEY_ID: 'sluice' })).toThrow(
+    '1 setting is wrong:\n  S3_ENDPOINT=http://minio:9000, AWS_ACCESS_KEY_ID=******, S3_SECRET_KEY not set: with S3_ENDPOINT, S3_ACCESS_KEY and S3_SECRET_KEY must be set too',
+  )
+})
