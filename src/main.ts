@@ -429,7 +429,7 @@ async function stopAll(
   if (giveUp.aborted || batches > 0) {
     log.error('stopped_early', { reason: 'grace_used_up', batches_left_to_their_leases: batches })
     exitCode = exitCodes.failed
-  } else {
+  } else if (exitCode === exitCodes.ok) {
     log.info('stopped')
   }
   await log.close()
