@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { gunzipSync } from 'node:zlib'
 import { Client } from 'minio'
 import { findMarker } from './generator.ts'
-import type { Stage } from './machine.ts'
+import type { Machine, Stage } from './machine.ts'
 import { countItems, type StressSignal } from './otlp-messages.ts'
 
 const signalNames: Readonly<Record<number, StressSignal>> = { 1: 'traces', 2: 'metrics', 3: 'logs' }
@@ -59,14 +59,7 @@ export async function readBack(
   options: { decodeEvery?: number; onProgress?: (done: number, all: number) => void } = {},
 ): Promise<StoreContents> {
   const { sql, machine, bucket } = stage
-  const { minio } = machine
-  const client = new Client({
-    endPoint: minio.endpoint.hostname,
-    port: Number(minio.endpoint.port),
-    useSSL: false,
-    accessKey: minio.accessKey,
-    secretKey: minio.secretKey,
-  })
+  const client = clientOf(machine)
   const rows = await sql<CatalogRow[]>`
     SELECT key, bucket, signal, encoding, requests, items, bytes, checksum, offsets, services, queue_ids
     FROM stored_object ORDER BY key`
@@ -141,16 +134,23 @@ export async function readBack(
 }
 
 /** The keys in a stage's bucket right now. */
-export async function bucketKeys(stage: Stage): Promise<ReadonlySet<string>> {
-  const { minio } = stage.machine
-  const client = new Client({
+export function bucketKeys({ machine, bucket }: Stage): Promise<ReadonlySet<string>> {
+  return listBucket(clientOf(machine), bucket)
+}
+
+export function bucketExists({ machine, bucket }: Stage): Promise<boolean> {
+  return clientOf(machine).bucketExists(bucket)
+}
+
+/** A client that goes past every proxy. */
+function clientOf({ minio }: Machine): Client {
+  return new Client({
     endPoint: minio.endpoint.hostname,
     port: Number(minio.endpoint.port),
     useSSL: false,
     accessKey: minio.accessKey,
     secretKey: minio.secretKey,
   })
-  return listBucket(client, stage.bucket)
 }
 
 function faultsOf(row: CatalogRow, object: Buffer, bucket: string): string[] {

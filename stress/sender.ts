@@ -8,6 +8,8 @@ export interface SendOptions {
   generator: GeneratorOptions
   ledger: Ledger
   ingresses: readonly Ingress[]
+  /** False where every request needs its answer: no client goes away before it. */
+  hangUps: boolean
 }
 
 /**
@@ -42,12 +44,16 @@ export class Sender {
    * Resolves with their entries when the last answer is there.
    */
   async sendAtRate(perSecond: number, seconds: number): Promise<LedgerEntry[]> {
+    const first = this.#index
+    // Making them on the way would cost the time in which they are to be sent.
+    const requests = this.prepare(Math.round(perSecond * seconds))
     const startedMs = performance.now()
     const sending: Promise<LedgerEntry>[] = []
-    const total = Math.round(perSecond * seconds)
-    while (sending.length < total) {
-      const due = Math.min(total, Math.floor(((performance.now() - startedMs) / 1000) * perSecond))
-      while (sending.length < due) sending.push(this.#sendNext())
+    while (sending.length < requests.length) {
+      const due = ((performance.now() - startedMs) / 1000) * perSecond
+      for (const request of requests.slice(sending.length, Math.floor(due))) {
+        sending.push(this.#sendAs(request, first + sending.length))
+      }
       await wait(2)
     }
     return Promise.all(sending)
@@ -91,9 +97,17 @@ export class Sender {
     return generateRequest(this.#options.generator, this.#index++)
   }
 
-  /** One in ten comes without a length, one in a hundred from a client that goes away before its answer. */
   #sendNext(): Promise<LedgerEntry> {
-    const turn = this.#index
-    return this.sendOne(this.#next(), turn, { chunked: turn % 10 === 3, hangUp: turn % 100 === 57 })
+    const index = this.#index
+    return this.#sendAs(this.#next(), index)
+  }
+
+  /** One in ten comes without a length, one in a hundred from a client that goes away before its answer. */
+  #sendAs(request: GeneratedRequest, index: number): Promise<LedgerEntry> {
+    const { hangUps } = this.#options
+    return this.sendOne(request, index, {
+      chunked: index % 10 === 3,
+      hangUp: hangUps && index % 100 === 57,
+    })
   }
 }

@@ -5,7 +5,7 @@ import { Report } from './report.ts'
 import { exactlyOnce } from './scenarios/exactly-once.ts'
 import { hygiene } from './scenarios/hygiene.ts'
 import { killedUnderLoad, killedWorker } from './scenarios/killed.ts'
-import { outage } from './scenarios/outage.ts'
+import { lateStore, outage } from './scenarios/outage.ts'
 import { drop, reject, sample } from './scenarios/overflow.ts'
 import { rateLimit } from './scenarios/rate-limit.ts'
 import type { Scenario } from './scenarios/scenario.ts'
@@ -20,6 +20,7 @@ const scenarios: readonly Scenario[] = [
   slowStore,
   killedWorker,
   outage,
+  lateStore,
   killedUnderLoad,
 ]
 

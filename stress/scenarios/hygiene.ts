@@ -2,7 +2,11 @@ import type { LogLine } from '../sluice-process.ts'
 import type { Scenario } from './scenario.ts'
 
 /** Error-level events that the scenarios bring about on purpose. */
-const broughtAbout: ReadonlySet<string> = new Set(['batch_persist_failed', 'poll_failed'])
+const broughtAbout: ReadonlySet<string> = new Set([
+  'batch_persist_failed',
+  'poll_failed',
+  'store_unavailable',
+])
 
 /** How all the processes of the run behaved, beside what they did. Played last. */
 export const hygiene: Scenario = {

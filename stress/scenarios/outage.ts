@@ -12,7 +12,7 @@ export const outage: Scenario = {
   name: 'outage',
   async play(context: ScenarioContext): Promise<void> {
     const { report } = context
-    const { stage, ledger, senderTo } = await setStage(context, 'outage', 20)
+    const { stage, ledger, senderTo } = await setStage(context, 'outage', { itemsMax: 20 })
     const ingress = await stage.ingress()
     const worker = await stage.worker({ RETRY_BASE_MS: '200', RETRY_MAX_MS: '2000', LEASE_SECONDS: '10' })
     const sender = senderTo(ingress)
@@ -54,5 +54,31 @@ export const outage: Scenario = {
       const [row] = await stage.sql<{ rows: number }[]>`SELECT count(*)::int AS rows FROM dead_letter`
       return row?.rows ?? -1
     }
+  },
+}
+
+/** A worker that starts while the store is away, for the first time ever: the bucket is not there either. */
+export const lateStore: Scenario = {
+  name: 'late store',
+  async play(context: ScenarioContext): Promise<void> {
+    const { report } = context
+    const { stage, ledger, senderTo } = await setStage(context, 'late-store', { itemsMax: 5 })
+    stage.proxy.set({ kind: 'refused' })
+    const [ingress] = await Promise.all([
+      stage.ingress(),
+      stage.worker({ RETRY_BASE_MS: '200', RETRY_MAX_MS: '1000' }),
+    ])
+    const sender = senderTo(ingress)
+    await sender.send(60, 8)
+    sender.close()
+    await wait(1_000)
+    stage.proxy.set({ kind: 'open' })
+    const drained = await queueEmpty(stage, arrivesWithinMs)
+    report.check('a worker that started before the store was there makes the bucket and fills it', {
+      expected: `queue empty within ${arrivesWithinMs / 1000} s of the store's coming`,
+      seen: drained ? 'empty' : 'not empty',
+      ok: drained,
+    })
+    await checkStore(context, stage, ledger, 'late store: every 200 is stored once and equal')
   },
 }

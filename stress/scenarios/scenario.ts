@@ -23,7 +23,7 @@ export interface Scenario {
 export async function setStage(
   { machine, seed }: ScenarioContext,
   name: string,
-  itemsMax?: number,
+  { itemsMax, hangUps = true }: { itemsMax?: number; hangUps?: boolean } = {},
 ): Promise<{ stage: Stage; ledger: Ledger; senderTo: (...ingresses: Ingress[]) => Sender }> {
   const stage = await machine.stage(name)
   const ledger = new Ledger()
@@ -38,7 +38,7 @@ export async function setStage(
         run,
         ...(itemsMax === undefined ? {} : { itemsMax }),
       }
-      return new Sender({ generator, ledger, ingresses })
+      return new Sender({ generator, ledger, ingresses, hangUps })
     },
   }
 }

@@ -15,7 +15,7 @@ export const slowStore: Scenario = {
   name: 'slow store',
   async play(context: ScenarioContext): Promise<void> {
     const { report } = context
-    const { stage, ledger, senderTo } = await setStage(context, 'slow-store', 10)
+    const { stage, ledger, senderTo } = await setStage(context, 'slow-store', { itemsMax: 10 })
     const ingress = await stage.ingress()
     const worker = await stage.worker({
       PROCESSING_QUEUE_MAX_DEPTH: String(depthMax),
