@@ -5,7 +5,7 @@ import { Failure } from '../foundation/failure.ts'
 import { arrayTypes } from './array-types.ts'
 import { codedError, dial } from './dial.ts'
 import type { DatabaseLocation } from './location.ts'
-import { failedSocket, guardSession, startupPadding } from './session.ts'
+import { failedSocket, guardSession, type Session, startupPadding } from './session.ts'
 
 /** From the first packet to a session that is set up. An answer to a client must fit in beside it. */
 const CONNECT_MS_MAX = 1_500
@@ -39,7 +39,7 @@ export interface PoolOptions {
 
 interface Pool {
   readonly options: PoolOptions
-  readonly sockets: Map<Socket, { pid: number }>
+  readonly sessions: Set<Session>
   closed: boolean
 }
 
@@ -53,7 +53,7 @@ const pools = new WeakMap<object, Pool>()
  */
 export function openPool(options: PoolOptions): Sql {
   const { url, name, connections, onNotice } = options
-  const pool: Pool = { options, sockets: new Map(), closed: false }
+  const pool: Pool = { options, sessions: new Set(), closed: false }
   const settings = {
     host: url.host,
     port: url.port,
@@ -96,22 +96,20 @@ async function openSession(pool: Pool): Promise<Socket> {
     return failedSocket(codedError('CONNECTION_ENDED', 'the pool is closed'))
   }
   let worked = false
-  const session = { pid: 0 }
-  pool.sockets.set(socket, session)
-  guardSession(socket, {
+  const session = guardSession(socket, {
     startup: { user: url.user, database: url.database, client_encoding: 'UTF8', application_name: name },
     setup: setupText(pool.options),
     verify: verifySetup,
     deadline,
-    onReady: ({ pid }) => {
+    onReady: () => {
       worked = true
-      session.pid = pid
     },
     onClose: () => {
-      pool.sockets.delete(socket)
+      pool.sessions.delete(session)
       if (worked) onClose?.()
     },
   })
+  pool.sessions.add(session)
   return socket
 }
 
@@ -160,8 +158,8 @@ export function poolOptions(sql: Sql): PoolOptions {
 
 /** Closes every connection of the pool now. What runs on them fails as an outage; the next statement opens another. */
 export function dropConnections(sql: Sql): void {
-  for (const socket of poolOf(sql).sockets.keys()) {
-    socket.destroy(codedError('CONNECTION_DESTROYED', 'the connection was given up'))
+  for (const session of [...poolOf(sql).sessions]) {
+    session.end(codedError('CONNECTION_DESTROYED', 'the connection was given up'))
   }
 }
 
