@@ -54,7 +54,7 @@ verify: $(INSTALLED) ## fail when something generated is not up to date
 	$(NODE) scripts/schema.ts --check
 	$(NODE) scripts/docs.ts --check
 
-image: ## build the container image (needs a container engine)
+image: $(INSTALLED) ## build the container image (needs a container engine)
 	$(NODE) scripts/image.ts
 
 clean: ## remove what was built
