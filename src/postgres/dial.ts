@@ -46,7 +46,8 @@ async function encrypt(
   if (answer.length !== 1)
     throw codedError('ECONNRESET', 'the server answered the TLS request with more than a byte')
   if (answer[0] !== 'S'.charCodeAt(0)) {
-    if (tls.mode === 'prefer') return socket
+    // The server says nothing more until it is spoken to, so nothing flows away before somebody listens.
+    if (tls.mode === 'prefer') return socket.resume()
     throw new Failure('configuration', `The database server has no TLS, and sslmode=${tls.mode} demands it.`)
   }
   const secure = connectTls({

@@ -8,10 +8,10 @@ const CLOSE_MS_MAX = 1_000
 
 interface ServerFacts {
   version: string
-  version_number: number
+  version_number: string
   fsync: string
   full_page_writes: string
-  is_standby: boolean
+  is_standby: string
 }
 
 /**
@@ -46,14 +46,14 @@ async function checkFacts(sql: Sql): Promise<void> {
   const [facts] = await sql<[ServerFacts]>`
     SELECT
       current_setting('server_version') AS version,
-      current_setting('server_version_num')::int AS version_number,
+      current_setting('server_version_num') AS version_number,
       current_setting('fsync') AS fsync,
       current_setting('full_page_writes') AS full_page_writes,
-      pg_is_in_recovery() AS is_standby`.simple()
-  if (facts.version_number < VERSION_MIN * 10_000) {
+      pg_is_in_recovery()::text AS is_standby`.simple()
+  if (Number(facts.version_number) < VERSION_MIN * 10_000) {
     refuse(`The database server is PostgreSQL ${facts.version}; Sluice needs ${VERSION_MIN} or newer.`)
   }
-  if (facts.is_standby) {
+  if (facts.is_standby === 'true') {
     refuse('The database server is a standby, which takes no writes; point DATABASE_URL at the primary.')
   }
   for (const setting of ['fsync', 'full_page_writes'] as const) {
@@ -71,17 +71,19 @@ async function checkFacts(sql: Sql): Promise<void> {
  * backends, or forgets what was set on it.
  */
 async function checkSessions(sessions: readonly [Sql, Sql]): Promise<void> {
-  const markers = sessions.map(() => randomUUID())
-  const pids = new Map<Sql, number>()
-  for (const [index, session] of sessions.entries()) {
-    const [row] = await session<[{ pid: number }]>`
-      SELECT pg_backend_pid() AS pid, set_config('sluice.session', ${markers[index] ?? ''}, false)`
+  const markers = new Map(sessions.map((session) => [session, randomUUID()]))
+  const pids = new Map<Sql, string>()
+  for (const [session, marker] of markers) {
+    const [row] = await session.unsafe<[{ pid: string }]>(
+      `SELECT pg_backend_pid()::text AS pid, set_config('sluice.session', '${marker}', false) AS marker`,
+    )
     pids.set(session, row.pid)
   }
-  for (const [index, session] of sessions.entries()) {
-    const [row] = await session<[{ pid: number; marker: string | null }]>`
-      SELECT pg_backend_pid() AS pid, current_setting('sluice.session', true) AS marker`
-    if (row.pid !== pids.get(session) || row.marker !== markers[index]) refuseTransactionPooler()
+  for (const [session, marker] of markers) {
+    const [row] = await session.unsafe<[{ pid: string; marker: string | null }]>(
+      `SELECT pg_backend_pid()::text AS pid, current_setting('sluice.session', true) AS marker`,
+    )
+    if (row.pid !== pids.get(session) || row.marker !== marker) refuseTransactionPooler()
   }
   if (new Set(pids.values()).size !== sessions.length) refuseTransactionPooler()
 }
