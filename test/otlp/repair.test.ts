@@ -133,7 +133,7 @@ describe('lengths', () => {
   test.each([125, 126, 127, 128, 129, 16_381, 16_382, 16_383, 16_384, 16_385, 2_097_151, 2_097_152])(
     'a string of %i bytes with a bad one has a right length, and so has all that holds it',
     (length) => {
-      for (const around of [0, 1, 2, 3, 4, 5]) {
+      for (const around of length < 1_000_000 ? [0, 1, 2, 3, 4, 5] : [0]) {
         const text = Buffer.concat([Buffer.alloc(length - 1, 0x61), lone])
         const build = (name: Buffer | string): Buffer =>
           Buffer.concat([
