@@ -1,3 +1,4 @@
+import type { Writable } from 'node:stream'
 import type { Clock } from '../foundation/clock.ts'
 import { Failure } from '../foundation/failure.ts'
 import type { Service } from '../foundation/service.ts'
@@ -221,27 +222,39 @@ class Lane {
   }
 }
 
+/** What a query of postgres.js calls when the server has answered; its types leave them out. */
+interface QueryCallbacks {
+  resolve: (stream: Writable) => void
+  reject: (thrown: unknown) => void
+}
+
 /**
- * Writes `body` as one COPY and resolves after its commit.
+ * Writes `body` as one COPY and resolves after its commit. `onSending` is called before the first byte leaves: from
+ * there on a failure may be a lost answer.
  *
  * postgres.js hands an error that comes after the last byte to the query, whose promise the stream has settled
- * already, so that neither of them ever tells (porsager/postgres 1173). Hence the query's own `reject` is listened to.
- * `onSending` is called before the first byte leaves: from there on a failure may be a lost answer.
+ * already, so that neither of them ever tells (porsager/postgres 1173). And an error that comes together with the
+ * server's consent destroys the stream before whoever awaits the query has seen it, which ends the process. Hence
+ * the query's own callbacks are listened to.
  */
 function copyRows(sql: Sql, body: Buffer, onSending: () => void): Promise<void> {
   return new Promise((resolve, reject) => {
     const query = sql.unsafe(stageText)
-    const rejecting = query as unknown as { reject: (thrown: unknown) => void }
-    const rejectQuery = rejecting.reject
-    rejecting.reject = (thrown) => {
-      rejectQuery(thrown)
-      reject(thrown)
-    }
-    query.writable().then((stream) => {
+    const callbacks = query as unknown as QueryCallbacks
+    const { resolve: resolveQuery, reject: rejectQuery } = callbacks
+    callbacks.resolve = (stream) => {
+      // Called a second time at the end of the statement, as for one that is no COPY.
+      callbacks.resolve = resolveQuery
       stream.on('error', reject)
       stream.on('finish', resolve)
       onSending()
       stream.end(body)
-    }, reject)
+      resolveQuery(stream)
+    }
+    callbacks.reject = (thrown) => {
+      rejectQuery(thrown)
+      reject(thrown)
+    }
+    query.writable().catch(reject)
   })
 }

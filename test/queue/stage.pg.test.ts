@@ -200,7 +200,7 @@ test('backends that are terminated all the time lose nothing that was confirmed'
     }
   })()
   const kinds = { staged: 0, outage: 0 } as Record<string, number>
-  for (let i = 0; i < 400; i++) {
+  for (let i = 0; i < 200; i++) {
     const kind = await kindOf(stager.append(row(`r${i}`)))
     kinds[kind] = (kinds[kind] ?? 0) + 1
     if (kind === 'staged') confirmed.push(`r${i}`)
