@@ -159,7 +159,7 @@ class EmbeddedServer implements EmbeddedPostgres {
         dataDir: this.#dataDir,
         clock: this.#clock,
         log: this.#options.log,
-        bringUp: () => this.#bringUpAgain(),
+        bringUp: () => this.#underStartLock(() => this.#bringUp()),
         onLost: this.#options.onOwnershipLost,
       })
     })
@@ -259,6 +259,9 @@ class EmbeddedServer implements EmbeddedPostgres {
       }
       if (answer === 'away' && state.kind !== 'running' && !this.#childRuns()) {
         if (starts === STARTS_MAX) throw this.#startFailure()
+        if (starts === 0 && this.#pid !== 0) {
+          this.#options.log('error', `PostgreSQL (process ${this.#pid}) has ended; it is started again.`)
+        }
         if (starts > 0) await this.#clock.sleep(START_AGAIN_MS, this.#stopping.signal)
         disownPostmasterPid(data, state)
         await this.#start(socketFolder)
@@ -326,13 +329,6 @@ class EmbeddedServer implements EmbeddedPostgres {
       'configuration',
       `PostgreSQL in ${this.#folder.data} does not start. It wrote to ${this.#folder.logFile}:\n${logTail(this.#folder)}`,
     )
-  }
-
-  /** After the server died under us. */
-  async #bringUpAgain(): Promise<void> {
-    if (!this.#isRunning())
-      this.#options.log('error', `PostgreSQL (process ${this.#pid}) has ended; it is started again.`)
-    await this.#underStartLock(() => this.#bringUp())
   }
 
   #underStartLock(work: () => Promise<void>): Promise<void> {

@@ -6,6 +6,9 @@ import { isAlive } from './postmaster-pid.ts'
 const WAIT_MS_MAX = 30_000
 const POLL_MS = 50
 
+/** Whether a lock with our process id is ours, or of a process that had the same id before a restart. */
+const held = new Set<string>()
+
 /**
  * Runs `work` while no other process of this machine runs any under the same `path`: making a cluster and starting a
  * server must not happen twice at once. A process that died with the lock does not keep it.
@@ -20,7 +23,7 @@ export async function withStartLock<T>(
   const until = clock.monotonicMs() + WAIT_MS_MAX
   while (!tryLock(path)) {
     const holder = readHolder(path)
-    if (holder !== undefined && (holder === process.pid || !isAlive(holder))) {
+    if (holder !== undefined && (holder === process.pid ? !held.has(path) : !isAlive(holder))) {
       breakLock(path, holder)
       continue
     }
@@ -33,9 +36,11 @@ export async function withStartLock<T>(
     if (signal.aborted) throw new Failure('outage', 'PostgreSQL was stopped before it was started.')
     await clock.sleep(POLL_MS, signal)
   }
+  held.add(path)
   try {
     return await work()
   } finally {
+    held.delete(path)
     rmSync(path, { force: true })
   }
 }
