@@ -14,6 +14,8 @@ export interface LoadJob {
    * came (closed loop).
    */
   perSecond: number | undefined
+  /** How long after the end of an open loop requests that were due before it are still sent. */
+  lateSeconds: number
   /** Request n is a copy of template n modulo their number; with `run` it carries the marker of n. */
   templates: readonly BodyTemplate[]
   /** The run of the markers; undefined sends `bodies` as they stand. */
@@ -26,6 +28,8 @@ export interface LoadJob {
 export interface LoadResult {
   seconds: number
   sent: number
+  /** Requests of an open loop that were due and never sent, because the answers before them took too long. */
+  unsent: number
   /** Status of each request in the order of their numbers; 0 without an answer. */
   statuses: Uint16Array
   latencyMicroseconds: Readonly<Record<'p50' | 'p90' | 'p99' | 'p999' | 'max', number>>
@@ -55,6 +59,7 @@ export async function runLoad(job: LoadJob): Promise<LoadResult> {
   }))
   const startedMs = performance.now()
   const endMs = startedMs + job.seconds * 1000
+  const lateMs = endMs + job.lateSeconds * 1000
   let [sent, open, lagMs] = [0, 0, 0]
 
   return new Promise((resolve) => {
@@ -96,11 +101,13 @@ export async function runLoad(job: LoadJob): Promise<LoadResult> {
         job.perSecond === undefined
           ? requestsMax
           : Math.min(requestsMax, Math.floor(((Math.min(nowMs, endMs) - startedMs) / 1000) * job.perSecond))
-      while (sent < due && free.length > 0 && (nowMs < endMs || job.perSecond !== undefined)) {
+      const lastMs = job.perSecond === undefined ? endMs : lateMs
+      while (sent < due && free.length > 0 && nowMs < lastMs) {
         const client = free.shift()
         if (client !== undefined) send(client)
       }
-      if (nowMs >= endMs && open === 0 && (job.perSecond === undefined || sent >= due)) finish()
+      const over = nowMs >= lastMs || (nowMs >= endMs && sent >= due)
+      if (over && open === 0) finish(job.perSecond === undefined ? 0 : due - sent)
     }
     let lastTickMs = startedMs
     const tick = setInterval(() => {
@@ -109,13 +116,14 @@ export async function runLoad(job: LoadJob): Promise<LoadResult> {
       lastTickMs = nowMs
       pump()
     }, 1)
-    const finish = (): void => {
+    const finish = (unsent: number): void => {
       clearInterval(tick)
       for (const client of all) client.close()
       const quantile = (share: number) => latencies.quantile(share)
       resolve({
         seconds: (performance.now() - startedMs) / 1000,
         sent,
+        unsent,
         statuses: statuses.slice(0, sent),
         latencyMicroseconds: {
           p50: quantile(0.5),

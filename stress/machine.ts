@@ -5,6 +5,21 @@ import { PostgresServer } from './postgres-server.ts'
 import { SluiceProcess } from './sluice-process.ts'
 import { StoreProxy } from './store-proxy.ts'
 
+let running: Machine | undefined
+
+/** Lets Ctrl-C end every process that was started, by its id, and delete what they wrote; a second one waits for nothing. */
+export function endOnSignals(): void {
+  let told = false
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+      if (told || running === undefined) process.exit(130)
+      told = true
+      const exit = () => process.exit(130)
+      running.abandon().then(exit, exit)
+    })
+  }
+}
+
 export type Database = postgres.Sql<{ bigint: bigint }>
 
 /** The real servers that every scenario shares, and everything that has to be ended at the end. */
@@ -30,7 +45,8 @@ export class Machine {
     minioBinary()
     const server = await PostgresServer.start()
     try {
-      return new Machine(server, await startMinio())
+      running = new Machine(server, await startMinio())
+      return running
     } catch (error) {
       await server.stop()
       throw error
@@ -59,9 +75,21 @@ export class Machine {
     return stage
   }
 
+  async drop(stage: Stage): Promise<void> {
+    this.#stages.splice(this.#stages.indexOf(stage), 1)
+    await this.#admin((sql) => sql.unsafe(`DROP DATABASE ${stage.database} WITH (FORCE)`))
+  }
+
   /** Every process of the program that ran so far. */
   get processes(): readonly SluiceProcess[] {
     return this.#stages.flatMap((stage) => stage.processes)
+  }
+
+  /** Ends everything at once: for a run that was told to end before its end. */
+  async abandon(): Promise<void> {
+    for (const one of this.processes) one.killNow()
+    await Promise.all([this.minio.stop(), this.postgres.stop()])
+    process.off('exit', this.#killAtExit)
   }
 
   async stop(): Promise<void> {
@@ -90,6 +118,7 @@ export interface Ingress {
 /** What one scenario plays on: a database, a bucket, a proxy before the store, and its processes. */
 export class Stage {
   readonly name: string
+  readonly database: string
   readonly proxy: StoreProxy
   readonly bucket: string
   readonly databaseUrl: string
@@ -100,6 +129,7 @@ export class Stage {
   constructor(machine: Machine, name: string, database: string, proxy: StoreProxy) {
     this.machine = machine
     this.name = name
+    this.database = database
     this.proxy = proxy
     this.bucket = `stress-${name}`
     this.databaseUrl = machine.postgres.url(database)
@@ -129,6 +159,12 @@ export class Stage {
       running.map(async (one) => ({ name: one.name, code: await one.terminate() })),
     )
     return codes.filter(({ code }) => code !== 0).map(({ name, code }) => `${name}: ${code}`)
+  }
+
+  /** Ends everything and deletes the database: for stages that leave much behind. */
+  async dispose(): Promise<void> {
+    await this.close()
+    await this.machine.drop(this)
   }
 
   async close(): Promise<void> {

@@ -57,6 +57,16 @@ export class PostgresServer {
     return this.#pid
   }
 
+  async version(): Promise<string> {
+    const sql = postgres(this.url('postgres'), { max: 1 })
+    try {
+      const [row] = await sql<{ server_version: string }[]>`SHOW server_version`
+      return row?.server_version ?? 'unknown'
+    } finally {
+      await sql.end({ timeout: 1 })
+    }
+  }
+
   url(database: string): string {
     const { port, password } = { port: this.#port, password: encodeURIComponent(this.#password) }
     return `postgres://${EMBEDDED_USER}:${password}@127.0.0.1:${port}/${database}`

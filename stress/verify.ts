@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util'
-import { Machine } from './machine.ts'
+import { endOnSignals, Machine } from './machine.ts'
 import { runOpenLoop } from './open-loop.ts'
 import { Report } from './report.ts'
 import { exactlyOnce } from './scenarios/exactly-once.ts'
@@ -92,10 +92,7 @@ async function playOne(scenario: Scenario, context: Parameters<Scenario['play']>
   }
 }
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  // `exit` ends every process that was started, by its id.
-  process.once(signal, () => process.exit(130))
-}
+endOnSignals()
 try {
   process.exitCode = await main()
 } catch (error) {
