@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
 import { rename, rm, statfs } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { type Clock, systemClock } from '../foundation/clock.ts'
@@ -25,7 +25,7 @@ import { EmbeddedOwner } from './embedded-owner.ts'
 import type { DatabaseLocation } from './location.ts'
 import { closePool, openPool, type Sql } from './pool.ts'
 import { disownPostmasterPid, isAlive, isPostmasterOf, readPostmaster } from './postmaster-pid.ts'
-import { CACHE_FOLDER, reachableBinaries, requireReachable } from './reachable.ts'
+import { CACHE_FOLDER, makeFolder, reachableBinaries, requireReachable } from './reachable.ts'
 import { type ServerUser, serverUser } from './server-user.ts'
 import { classifyPostgresError } from './sqlstate.ts'
 import { withStartLock } from './start-lock.ts'
@@ -140,7 +140,7 @@ class EmbeddedServer implements EmbeddedPostgres {
     signal?.addEventListener('abort', this.#abort)
     if (signal?.aborted) this.#abort()
     this.#user = clusterUser(this.#folder)
-    makeDataDir(this.#dataDir, this.#user)
+    await makeDataDir(this.#dataDir, this.#user)
     this.#binaries = await reachableBinaries(
       findBinaries(),
       this.#user,
@@ -350,18 +350,15 @@ function clusterUser({ data }: EmbeddedFolder): ServerUser | undefined {
 }
 
 /** The server's user must get through to its own folder; to look around is for the owner only. */
-function makeDataDir(dataDir: string, user: ServerUser | undefined): void {
+async function makeDataDir(dataDir: string, user: ServerUser | undefined): Promise<void> {
   if (user !== undefined) requireReachable(dataDir, user)
   try {
-    const made = mkdirSync(dataDir, { recursive: true, mode: user === undefined ? 0o700 : 0o711 })
-    // The umask may have taken the way through from it.
-    if (made !== undefined && user !== undefined) chmodSync(dataDir, 0o711)
+    await makeFolder(dataDir, user === undefined ? 0o700 : 0o711)
   } catch (cause) {
     throw new Failure('configuration', `DATA_DIR=${dataDir} cannot be made: ${coerceError(cause).message}`, {
       cause,
     })
   }
-  if (user !== undefined) requireReachable(dataDir, user)
 }
 
 type Answer = 'ready' | 'busy' | 'away'

@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import { existsSync, statSync } from 'node:fs'
-import { chmod, cp, mkdir, rename, rm } from 'node:fs/promises'
+import { chmod, cp, lstat, mkdir, readdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Failure } from '../foundation/failure.ts'
 import { binariesIn, type PostgresBinaries } from './embedded-binaries.ts'
 import type { ServerUser } from './server-user.ts'
 
 const EXECUTE = 0o1
+const EXECUTE_BY_OWNER = 0o100
 /** Where copies of the programs are kept. Only root needs them, so only root writes there. */
 export const CACHE_FOLDER = '/var/cache/sluice'
 
@@ -63,9 +64,9 @@ export async function reachableBinaries(
 async function copyOnce(from: string, to: string): Promise<void> {
   const unfinished = `${to}.${randomUUID()}`
   try {
-    await mkdir(dirname(to), { recursive: true, mode: 0o755 })
+    await makeFolder(dirname(to), 0o755)
     await cp(from, unfinished, { recursive: true, verbatimSymlinks: true })
-    await chmod(unfinished, 0o755)
+    await openForReading(unfinished)
     await rename(unfinished, to)
   } catch (cause) {
     await rm(unfinished, { recursive: true, force: true })
@@ -77,4 +78,20 @@ async function copyOnce(from: string, to: string): Promise<void> {
       { cause },
     )
   }
+}
+
+/** Makes a folder and its missing parents with this mode, whatever the umask takes away from it. */
+export async function makeFolder(path: string, mode: number): Promise<void> {
+  const first = await mkdir(path, { recursive: true })
+  if (first === undefined) return
+  for (let made = path; made.length >= first.length; made = dirname(made)) await chmod(made, mode)
+}
+
+/** npm under a strict umask installs files that nobody else may read. */
+async function openForReading(path: string): Promise<void> {
+  const found = await lstat(path)
+  if (found.isSymbolicLink()) return
+  await chmod(path, found.isDirectory() || found.mode & EXECUTE_BY_OWNER ? 0o755 : 0o644)
+  if (!found.isDirectory()) return
+  for (const name of await readdir(path)) await openForReading(join(path, name))
 }

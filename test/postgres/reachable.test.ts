@@ -13,7 +13,12 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { Failure } from '../../src/foundation/failure.ts'
 import { binariesIn } from '../../src/postgres/embedded-binaries.ts'
-import { blockingFolder, reachableBinaries, requireReachable } from '../../src/postgres/reachable.ts'
+import {
+  blockingFolder,
+  makeFolder,
+  reachableBinaries,
+  requireReachable,
+} from '../../src/postgres/reachable.ts'
 
 /** Neither this test's user nor in its group. */
 const user = { name: 'postgres', uid: 60_001, gid: 60_001 }
@@ -72,7 +77,8 @@ test('programs below a folder that only root may enter are copied once, whole, b
   folder('shut', 0o700)
   const native = folder('shut/native', 0o755)
   mkdirSync(join(native, 'bin'))
-  writeFileSync(join(native, 'bin', 'postgres'), 'program', { mode: 0o755 })
+  chmodSync(join(native, 'bin'), 0o700)
+  writeFileSync(join(native, 'bin', 'postgres'), 'program', { mode: 0o700 })
   const cache = join(root, 'cache')
   const binaries = binariesIn(native, '18.4.0')
   const found = await Promise.all([1, 2, 3].map(() => reachableBinaries(binaries, user, cache)))
@@ -82,4 +88,20 @@ test('programs below a folder that only root may enter are copied once, whole, b
   expect(readFileSync(expected.postgres, 'utf8')).toBe('program')
   expect((statSync(expected.postgres).mode & 0o777).toString(8)).toBe('755')
   expect(blockingFolder(join(expected.folder, 'bin'), user)).toBeUndefined()
+})
+
+test('a folder is made as open as it must be, whatever the umask', async () => {
+  const umask = process.umask(0o077)
+  try {
+    await makeFolder(join(root, 'a', 'b'), 0o711)
+  } finally {
+    process.umask(umask)
+  }
+  expect(['a', 'a/b'].map((name) => (statSync(join(root, name)).mode & 0o777).toString(8))).toEqual([
+    '711',
+    '711',
+  ])
+  chmodSync(join(root, 'a'), 0o700)
+  await makeFolder(join(root, 'a', 'b'), 0o711)
+  expect((statSync(join(root, 'a')).mode & 0o777).toString(8)).toBe('700')
 })
