@@ -40,6 +40,7 @@ import { Sweeper } from './relay/sweeper.ts'
 import { openFolderStore } from './sink/folder-store.ts'
 import { openMinioStore } from './sink/minio-store.ts'
 import type { ObjectStore } from './sink/object-store.ts'
+import { minioSettings } from './sink/settings.ts'
 import { createLogger, type Log } from './telemetry/log.ts'
 import { collectProcessMetrics, createMetrics, type Metrics } from './telemetry/metrics.ts'
 
@@ -182,19 +183,9 @@ function openPools(url: DatabaseLocation, config: Config): Pools {
 function openStore(config: Config): ObjectStore {
   // A put may take half a lease, so that whoever takes a batch over meets no put of the former holder.
   const putTimeoutMs = (config.LEASE_SECONDS * 1000) / 2
-  const { S3_ENDPOINT, S3_BUCKET, S3_REGION, S3_ACCESS_KEY, S3_SECRET_KEY } = config
-  if (S3_ENDPOINT === undefined) {
-    return openFolderStore({ folder: join(config.DATA_DIR, 'objects'), timeoutMs: putTimeoutMs, clock })
-  }
-  return openMinioStore({
-    endpoint: new URL(S3_ENDPOINT),
-    bucket: S3_BUCKET,
-    region: S3_REGION,
-    accessKey: S3_ACCESS_KEY ?? '',
-    secretKey: S3_SECRET_KEY ?? '',
-    putTimeoutMs,
-    clock,
-  })
+  const minio = minioSettings(config)
+  if (minio !== undefined) return openMinioStore({ ...minio, putTimeoutMs, clock })
+  return openFolderStore({ folder: join(config.DATA_DIR, 'objects'), timeoutMs: putTimeoutMs, clock })
 }
 
 function storeService(store: ObjectStore): Service {
