@@ -74,7 +74,7 @@ export function renderTable(rows: readonly (readonly string[])[], widthsMax: rea
 function wrap(text: string, width: number): string[] {
   const lines: string[] = []
   let line = ''
-  for (const word of text.split(' ')) {
+  for (const word of text.split(/\s+/)) {
     let rest = word
     if (line !== '' && line.length + 1 + rest.length > width) {
       lines.push(line)

@@ -87,7 +87,8 @@ async function playOne(scenario: Scenario, context: Parameters<Scenario['play']>
   try {
     await scenario.play(context)
   } catch (error) {
-    const seen = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    const seen = error instanceof Error ? error.message : String(error)
+    context.report.progress(error instanceof Error ? (error.stack ?? seen) : seen)
     context.report.check(`${scenario.name}: is played to its end`, { expected: 'yes', seen, ok: false })
   }
 }

@@ -1,9 +1,11 @@
 import { checkStore, type Scenario, type ScenarioContext, setStage } from './scenario.ts'
 
-const requests = 2_000
+const requestsMax = 1_500
+/** A slow machine sends fewer in the time that there is; below this many it proves too little. */
+const requestsMin = 300
 const atOnce = 48
 const tracesLookedUp = 25
-const sendWithinMs = 40_000
+const sendWithinMs = 25_000
 
 /** Mixed traffic through two ingresses and two workers, some of it broken or abandoned by its client. */
 export const exactlyOnce: Scenario = {
@@ -14,8 +16,10 @@ export const exactlyOnce: Scenario = {
     const [first, second] = await Promise.all([stage.ingress(), stage.ingress()])
     const [worker] = await Promise.all([stage.worker(), stage.worker()])
     const sender = senderTo(first, second)
-    report.progress(`sending ${requests} requests of all signals, formats and encodings to two ingresses`)
-    await sender.send(requests, atOnce, AbortSignal.timeout(sendWithinMs))
+    report.progress(
+      `sending up to ${requestsMax} requests of all signals, formats and encodings to two ingresses`,
+    )
+    await sender.send(requestsMax, atOnce, AbortSignal.timeout(sendWithinMs))
 
     const broken = sender.prepare(40).map((request) => ({
       ...request,
@@ -34,9 +38,12 @@ export const exactlyOnce: Scenario = {
     const hungUp = rest.filter(({ answer }) => answer.kind === 'lost').length
     const taken = rest.filter(({ promised }) => promised === 'stored').length
     report.check('every other request of a client that stays gets 200', {
-      expected: `${rest.length - hungUp} of ${rest.length - hungUp}, ${requests / 100} clients gone`,
+      expected: `${rest.length - hungUp} of ${rest.length - hungUp}, at most one client in a hundred gone`,
       seen: `${taken}, ${hungUp} clients gone (${ledger.describe()})`,
-      ok: rest.length === requests && taken === rest.length - hungUp && hungUp <= requests / 100,
+      ok:
+        rest.length >= requestsMin &&
+        taken === rest.length - hungUp &&
+        hungUp <= Math.ceil(rest.length / 100),
     })
 
     // Looked up before the processes end: one traces request in a few, by one of its trace ids.
