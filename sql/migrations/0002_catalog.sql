@@ -57,7 +57,7 @@ BEGIN
   PERFORM pg_advisory_xact_lock(hashtext('sluice.trace_index_partition'));
   IF to_regclass(name) IS NOT NULL THEN RETURN; END IF;
   EXECUTE format(
-    'CREATE TABLE %I PARTITION OF trace_index FOR VALUES FROM (%L) TO (%L)',
+    'CREATE TABLE IF NOT EXISTS %I PARTITION OF trace_index FOR VALUES FROM (%L) TO (%L)',
     name,
     substr(lower_bound, 1, 8) || '-' || substr(lower_bound, 9, 4) || '-0000-0000-000000000000',
     substr(upper_bound, 1, 8) || '-' || substr(upper_bound, 9, 4) || '-0000-0000-000000000000'

@@ -106,13 +106,32 @@ test('a schema that is not there yet is missed by name, and no longer once it is
 
 test('partitions of trace_index are there for today and the days ahead, whoever makes them first', async () => {
   await migrate(sql)
-  await Promise.all([1, 2, 3, 4].map(() => ensureTraceIndexPartitions(sql, 2)))
+  const pools = Array.from({ length: 6 }, () => database.open({ connections: 1 }))
+  await Promise.all(pools.map((pool) => ensureTraceIndexPartitions(pool, 2)))
+  await Promise.all(pools.map((pool) => closePool(pool, 1_000)))
   const partitions = await sql<{ name: string }[]>`
     SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'trace_index'::regclass ORDER BY 1`
   const days = await sql<{ name: string }[]>`
     SELECT 'trace_index_' || to_char((now() AT TIME ZONE 'UTC')::date + n, 'YYYYMMDD') AS name
     FROM generate_series(0, 2) AS n ORDER BY 1`
   expect(partitions).toEqual(days)
+})
+
+test('who waits for another to make a partition finds it made', async () => {
+  await migrate(sql)
+  const [first, second] = [database.open({ connections: 1 }), database.open({ connections: 1 })] as const
+  await first.unsafe(`BEGIN; SELECT ensure_trace_index_partition('2030-01-01')`)
+  const waiting = second`SELECT ensure_trace_index_partition('2030-01-01')`.execute()
+  while ((await sql`SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted`).length === 0) {
+    await sql`SELECT pg_sleep(0.01)`
+  }
+  await first.unsafe('COMMIT')
+  await waiting
+  expect(await sql`SELECT to_regclass('trace_index_20300101')::text AS name`).toEqual([
+    { name: 'trace_index_20300101' },
+  ])
+  await closePool(first, 1_000)
+  await closePool(second, 1_000)
 })
 
 test('a row without a partition is told apart from a violated constraint, and goes in once the partition is there', async () => {
