@@ -151,6 +151,7 @@ async function startDatabase(
       log.error('ownership_lost', { error })
       stopping.abort()
     },
+    signal: stopping.signal,
     clock,
   })
   await life.start({ name: 'postgresql', start: async () => undefined, stop: () => embedded.stop() })
