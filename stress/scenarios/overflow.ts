@@ -123,20 +123,18 @@ export const sample: Scenario = {
     const ingress = await stage.ingress(settings)
     const sender = senderTo(ingress)
     report.progress(`sending ${limit + 2 * drawn} small requests to a queue of ${limit}`)
-    // What is on its way during a count is counted twice for a moment: the last ones before the limit come alone.
-    await sender.sendPrepared(sender.prepare(limit - 20), atOnce)
-    await wait(countedMs)
-    await sender.sendPrepared(sender.prepare(20), 1)
+    await sender.sendPrepared(sender.prepare(limit), atOnce)
     const before = ledger.countStatus(200)
     const draw = await sender.sendPrepared(sender.prepare(drawn), atOnce)
     const kept = draw.filter(({ promised }) => promised === 'stored').length
     const sigma = Math.sqrt(drawn * share * (1 - share))
     const [low, high] = [Math.ceil(drawn * share - 4 * sigma), Math.floor(drawn * share + 4 * sigma)]
     report.check('sample: the share that is kept is the one asked for', {
-      expected: `${limit} × 200, then ${low} to ${high} of ${drawn} (${share}, 4 sigma), 202 for the rest`,
+      expected: `${limit - atOnce} to ${limit} × 200 (what is on its way may count twice), then ${low} to ${high} of ${drawn} (${share}, 4 sigma), 202 for the rest`,
       seen: `${before} × 200, then ${kept}`,
       ok:
-        before === limit &&
+        before >= limit - atOnce &&
+        before <= limit &&
         kept >= low &&
         kept <= high &&
         draw.every(({ answer }) => answer.kind === 'answered' && [200, 202].includes(answer.status)),
@@ -152,7 +150,7 @@ export const sample: Scenario = {
     report.check('sample: nothing is kept beyond twice the limit', {
       expected: `at most ${2 * limit} rows, one for each 200; 0 × 202 with another count than its items`,
       seen: `${staged} rows, ${taken} × 200; ${mistold} × 202`,
-      ok: staged === taken && staged <= 2 * limit && mistold === 0,
+      ok: staged === taken && staged <= 2 * limit && staged > 1.5 * limit && mistold === 0,
     })
     await checkCounters(context, ingress, dropped, () => stage.worker())
     await checkStore(context, stage, ledger, 'sample: every 200 is stored, no 202 is')
