@@ -157,7 +157,10 @@ interface SetupActions {
   refuse: (failure: Error) => void
 }
 
-/** Reads a new session's messages up to the end of `setup`. */
+/**
+ * Reads a new session's messages up to the end of `setup`. Warnings among them are about the database, such as another
+ * version of its collation, and not about a statement of ours; whoever listens for those must not hear them.
+ */
 class SetupReader {
   readonly #options: SessionOptions
   readonly #actions: SetupActions
@@ -192,7 +195,7 @@ class SetupReader {
       this.#actions.send(queryMessage(this.#options.setup))
       return
     }
-    this.#actions.forward(message)
+    if (message[0] !== NOTICE) this.#actions.forward(message)
   }
 
   #readSetup(message: Buffer): void {
@@ -200,7 +203,6 @@ class SetupReader {
       case ROW:
         this.#row = columnsOf(message)
         break
-      case NOTICE:
       case PARAMETER:
         this.#actions.forward(message)
         break
