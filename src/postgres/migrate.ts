@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure } from '../foundation/failure.ts'
-import type { Sql } from './pool.ts'
+import { answerOf, type Sql } from './pool.ts'
 import { classifyPostgresError } from './sqlstate.ts'
 import { sqlFolder } from './statement.ts'
 
@@ -24,23 +24,16 @@ interface Migration {
  * @returns the names of the files that this call applied.
  * @throws Failure `configuration` when a file was changed after it was applied or the database is newer than the code.
  */
-export async function migrate(
-  sql: Sql,
-  folder: string = join(sqlFolder(), 'migrations'),
-): Promise<{ applied: string[] }> {
-  const migrations = readMigrations(folder)
+export async function migrate(sql: Sql, folder?: string): Promise<{ applied: string[] }> {
+  const migrations = migrationsIn(folder)
   const applied: string[] = []
-  try {
-    if (!(await hasJournal(sql))) await createJournal(sql)
-    for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const [next] = missing(migrations, await readJournal(sql))
-      if (next === undefined) return { applied }
-      if (await apply(sql, next)) applied.push(next.name)
-    }
-    throw new Failure('bug', `after ${TRIES_MAX} tries there are still migrations to apply`)
-  } catch (thrown) {
-    throw classifyPostgresError(thrown)
+  if (!(await hasJournal(sql))) await createJournal(sql)
+  for (let tries = 0; tries < TRIES_MAX; tries++) {
+    const [next] = missing(migrations, await readJournal(sql))
+    if (next === undefined) return { applied }
+    if (await apply(sql, next)) applied.push(next.name)
   }
+  throw new Failure('bug', `after ${TRIES_MAX} tries there are still migrations to apply`)
 }
 
 /**
@@ -48,22 +41,24 @@ export async function migrate(
  *
  * @throws Failure `configuration` that names those that are missing, or as `migrate` does.
  */
-export async function requireSchema(
-  sql: Sql,
-  folder: string = join(sqlFolder(), 'migrations'),
-): Promise<void> {
-  const migrations = readMigrations(folder)
-  try {
-    const journal = (await hasJournal(sql)) ? await readJournal(sql) : []
-    const names = missing(migrations, journal).map(({ name }) => name)
-    if (names.length === 0) return
-    throw new Failure(
-      'configuration',
-      `The database lacks ${names.join(', ')}; run \`sluice migrate\` against it first.`,
-    )
-  } catch (thrown) {
-    throw classifyPostgresError(thrown)
-  }
+export async function requireSchema(sql: Sql, folder?: string): Promise<void> {
+  const migrations = migrationsIn(folder)
+  const journal = (await hasJournal(sql)) ? await readJournal(sql) : []
+  const names = missing(migrations, journal).map(({ name }) => name)
+  if (names.length === 0) return
+  throw new Failure(
+    'configuration',
+    `The database lacks ${names.join(', ')}; run \`sluice migrate\` against it first.`,
+  )
+}
+
+/** Our own, read once: they belong to the version that runs, and every health check compares them. */
+let packaged: Migration[] | undefined
+
+function migrationsIn(folder: string | undefined): readonly Migration[] {
+  if (folder !== undefined) return readMigrations(folder)
+  packaged ??= readMigrations(join(sqlFolder(), 'migrations'))
+  return packaged
 }
 
 function readMigrations(folder: string): Migration[] {
@@ -82,12 +77,15 @@ interface Entry {
 }
 
 async function hasJournal(sql: Sql): Promise<boolean> {
-  const [row] = await sql<[{ found: boolean }]>`SELECT to_regclass('schema_migration') IS NOT NULL AS found`
+  const [row] = await answerOf(
+    sql,
+    sql<[{ found: boolean }]>`SELECT to_regclass('schema_migration') IS NOT NULL AS found`,
+  )
   return row.found
 }
 
 async function createJournal(sql: Sql): Promise<void> {
-  await sql.unsafe(`
+  const text = `
     SELECT pg_advisory_xact_lock(${MIGRATION_LOCK});
     CREATE TABLE IF NOT EXISTS schema_migration (
       name       text NOT NULL,
@@ -95,11 +93,15 @@ async function createJournal(sql: Sql): Promise<void> {
       applied_at timestamptz NOT NULL DEFAULT clock_timestamp(),
       CONSTRAINT schema_migration_pkey PRIMARY KEY (name)
     );
-    COMMENT ON TABLE schema_migration IS 'Which files of sql/migrations were applied, and the SHA-256 of their text'`)
+    COMMENT ON TABLE schema_migration IS 'Which files of sql/migrations were applied, and the SHA-256 of their text'`
+  await answerOf(sql, sql.unsafe(text))
 }
 
 function readJournal(sql: Sql): Promise<readonly Entry[]> {
-  return sql<Entry[]>`SELECT name, checksum FROM schema_migration ORDER BY name`
+  return answerOf<readonly Entry[]>(
+    sql,
+    sql<Entry[]>`SELECT name, checksum FROM schema_migration ORDER BY name`,
+  )
 }
 
 /** The migrations that the journal does not have, after a look whether journal and files fit together. */

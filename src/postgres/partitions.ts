@@ -1,25 +1,22 @@
-import type { Sql } from './pool.ts'
-import { classifyPostgresError } from './sqlstate.ts'
+import { answerOf, type Sql } from './pool.ts'
 
 /**
  * Makes the partitions of `trace_index` for today and `daysAhead` days, in UTC by the database's clock, where they are
  * missing. May run in any number of processes at once.
  */
 export async function ensureTraceIndexPartitions(sql: Sql, daysAhead = 7): Promise<void> {
-  try {
-    await sql`
+  await answerOf(
+    sql,
+    sql`
       SELECT ensure_trace_index_partition((clock_timestamp() AT TIME ZONE 'UTC')::date + day)
-      FROM generate_series(0, ${daysAhead}::int) AS day`
-  } catch (thrown) {
-    throw classifyPostgresError(thrown)
-  }
+      FROM generate_series(0, ${daysAhead}::int) AS day`,
+  )
 }
 
 /** Makes the partition of `trace_index` for the UTC day of `time` if it is missing. */
 export async function ensureTraceIndexPartition(sql: Sql, time: Date): Promise<void> {
-  try {
-    await sql`SELECT ensure_trace_index_partition(${time.toISOString().slice(0, 10)}::text::date)`
-  } catch (thrown) {
-    throw classifyPostgresError(thrown)
-  }
+  await answerOf(
+    sql,
+    sql`SELECT ensure_trace_index_partition(${time.toISOString().slice(0, 10)}::text::date)`,
+  )
 }

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { Failure } from '../foundation/failure.ts'
-import { closePool, openPool, poolOptions, type Sql } from './pool.ts'
-import { classifyPostgresError } from './sqlstate.ts'
+import { answerOf, closePool, openPool, poolOptions, type Sql } from './pool.ts'
 
 const VERSION_MIN = 15
 const CLOSE_MS_MAX = 1_000
@@ -35,21 +34,22 @@ export async function checkServer(sql: Sql): Promise<void> {
   try {
     await checkFacts(sessions[0])
     await checkSessions(sessions)
-  } catch (thrown) {
-    throw classifyPostgresError(thrown)
   } finally {
     await Promise.all(sessions.map((session) => closePool(session, CLOSE_MS_MAX)))
   }
 }
 
 async function checkFacts(sql: Sql): Promise<void> {
-  const [facts] = await sql<[ServerFacts]>`
-    SELECT
-      current_setting('server_version') AS version,
-      current_setting('server_version_num') AS version_number,
-      current_setting('fsync') AS fsync,
-      current_setting('full_page_writes') AS full_page_writes,
-      pg_is_in_recovery()::text AS is_standby`.simple()
+  const [facts] = await answerOf(
+    sql,
+    sql<[ServerFacts]>`
+      SELECT
+        current_setting('server_version') AS version,
+        current_setting('server_version_num') AS version_number,
+        current_setting('fsync') AS fsync,
+        current_setting('full_page_writes') AS full_page_writes,
+        pg_is_in_recovery()::text AS is_standby`.simple(),
+  )
   if (Number(facts.version_number) < VERSION_MIN * 10_000) {
     refuse(`The database server is PostgreSQL ${facts.version}; Sluice needs ${VERSION_MIN} or newer.`)
   }
@@ -74,14 +74,20 @@ async function checkSessions(sessions: readonly [Sql, Sql]): Promise<void> {
   const markers = new Map(sessions.map((session) => [session, randomUUID()]))
   const pids = new Map<Sql, string>()
   for (const [session, marker] of markers) {
-    const [row] = await session.unsafe<[{ pid: string }]>(
-      `SELECT pg_backend_pid()::text AS pid, set_config('sluice.session', '${marker}', false) AS marker`,
+    const [row] = await answerOf(
+      session,
+      session.unsafe<[{ pid: string }]>(
+        `SELECT pg_backend_pid()::text AS pid, set_config('sluice.session', '${marker}', false) AS marker`,
+      ),
     )
     pids.set(session, row.pid)
   }
   for (const [session, marker] of markers) {
-    const [row] = await session.unsafe<[{ pid: string; marker: string | null }]>(
-      `SELECT pg_backend_pid()::text AS pid, current_setting('sluice.session', true) AS marker`,
+    const [row] = await answerOf(
+      session,
+      session.unsafe<[{ pid: string; marker: string | null }]>(
+        `SELECT pg_backend_pid()::text AS pid, current_setting('sluice.session', true) AS marker`,
+      ),
     )
     if (row.pid !== pids.get(session) || row.marker !== marker) refuseTransactionPooler()
   }

@@ -1,8 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { ParameterOrJSON } from 'postgres'
-import type { Sql } from './pool.ts'
-import { classifyPostgresError } from './sqlstate.ts'
+import { answerOf, type Sql } from './pool.ts'
 
 /** What a statement may be given: text and numbers travel as text, an object as JSON, a string as an array literal. */
 export type Parameter = string | number | bigint | boolean | null | Buffer | readonly object[]
@@ -25,19 +24,18 @@ export function sqlFolder(): string {
 /**
  * The statement in `sql/{name}.sql` as a function. Its text is constant, so the server plans it once a connection.
  *
- * @returns a function that answers the rows, and throws a classified `Failure` for whatever goes wrong.
+ * @returns a function that answers the rows, in the time that `answerOf` allows, and rejects with a classified
+ * `Failure` for whatever goes wrong.
  */
 export function statement<Row extends object>(
   name: string,
 ): (sql: Sql, parameters?: readonly Parameter[]) => Promise<readonly Row[]> {
   const text = readFileSync(join(sqlFolder(), `${name}.sql`), 'utf8')
-  return async (sql, parameters = []) => {
-    try {
-      return await sql.unsafe<Row[]>(text, parameters as ParameterOrJSON<never>[], { prepare: true })
-    } catch (thrown) {
-      throw classifyPostgresError(thrown)
-    }
-  }
+  return (sql, parameters = []) =>
+    answerOf<readonly Row[]>(
+      sql,
+      sql.unsafe<Row[]>(text, parameters as ParameterOrJSON<never>[], { prepare: true }),
+    )
 }
 
 /** A PostgreSQL array literal of values that need no quoting: numbers, uuids. */
