@@ -52,7 +52,7 @@ export class BrokenHttp {
       // Its own answer comes first; nothing can follow on this connection.
       this.#refused.add(socket)
       outgoing.shouldKeepAlive = false
-      breakOffReading(socket)
+      breakOffReading(socket, 'bad_framing')
       return
     }
     this.#refused.add(socket)

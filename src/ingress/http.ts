@@ -13,10 +13,10 @@ import { BrokenHttp } from './broken-http.ts'
 import { formatOf, mediaTypes } from './content-type.ts'
 import type { IngressEvents } from './events.ts'
 import { type ExportPath, noRoom, tooLargeMessage } from './export.ts'
-import { addressOf, closeServer, type ListeningAddress, listen } from './listening.ts'
+import { addressOf, CLOSING_MS, closeServer, type ListeningAddress, listen } from './listening.ts'
 import { droppedMessage, type Outcome, refusalAnswer } from './outcome.ts'
 import type { RateLimit } from './rate-limit.ts'
-import { declaredLength, Reservation, readBody } from './read-body.ts'
+import { breakOffReading, declaredLength, Reservation, readBody } from './read-body.ts'
 import { awaitsContinue, type Reply, reply } from './reply.ts'
 import { requestIdOf } from './request-id.ts'
 
@@ -49,6 +49,12 @@ const KEEP_ALIVE_MS = 620_000
 /** A request that has not come whole by then holds memory for nobody: SDKs give up after 10 s, Collectors after 30. */
 const REQUEST_MS_MAX = 60_000
 const CONNECTIONS_MAX = 10_000
+/** When a drain begins, an upload has so long to come whole; a stalled one would use up the grace of all that stops later. */
+const DRAIN_UPLOAD_MS = 2_000
+/** The whole of a drain. Nothing honest takes longer: every request is answered 8 s after it came. */
+const DRAIN_MS_MAX = 8_000
+const shuttingDown: Outcome = { kind: 'shutting_down', message: 'shutting down' }
+
 /**
  * The OTLP/HTTP listener. Requests are read straight from Node's own objects and answered through them; Hono routes
  * and nothing else. CPU time of a request of 6.9 kB that is only read and answered, Node 24: 68 us on node:http
@@ -112,7 +118,8 @@ export class HttpIngress implements Service {
 
   /**
    * Refuses new requests with 503 and `Connection: close`, waits until those in hand are answered, then closes the
-   * listener. When `giveUp` aborts, the connections are cut.
+   * listener. Uploads that have not come whole after 2 s are answered 503 too; after 8 s, or when `giveUp` aborts,
+   * whatever connection is left is cut.
    */
   stop(giveUp: AbortSignal): Promise<void> {
     this.#stopped ??= this.#drain(giveUp)
@@ -122,13 +129,15 @@ export class HttpIngress implements Service {
   async #drain(giveUp: AbortSignal): Promise<void> {
     const server = this.#server
     if (server === undefined || !server.listening) return
-    if (this.#inHand.size > 0 && !giveUp.aborted) {
-      await new Promise<void>((resolve) => {
-        this.#onLastAnswered = resolve
-        giveUp.addEventListener('abort', () => resolve(), { once: true })
-      })
-    }
-    await closeServer(server, this.#options.clock, giveUp)
+    const { clock } = this.#options
+    const answered = new AbortController()
+    this.#onLastAnswered = () => answered.abort()
+    if (this.#inHand.size === 0) answered.abort()
+    const over = AbortSignal.any([giveUp, answered.signal])
+    await clock.sleep(DRAIN_UPLOAD_MS, over)
+    for (const { req } of this.#inHand) breakOffReading(req.socket, 'cut_off')
+    await clock.sleep(DRAIN_MS_MAX - DRAIN_UPLOAD_MS - CLOSING_MS, over)
+    await closeServer(server, clock, giveUp)
   }
 
   #listener(): (incoming: IncomingMessage, outgoing: ServerResponse) => void {
@@ -206,7 +215,7 @@ export class HttpIngress implements Service {
     reservation: Reservation,
   ): Promise<Outcome | undefined> {
     const { rateLimit, budget, maxBodyBytes, events, refusal, exportPath } = this.#options
-    if (this.draining) return { kind: 'shutting_down', message: 'shutting down' }
+    if (this.draining) return shuttingDown
     const admission = rateLimit?.take()
     if (admission?.ok === false) {
       const { retryAfterSeconds } = admission
@@ -240,6 +249,7 @@ export class HttpIngress implements Service {
       events.inFlightFull(requestId)
       return noRoom
     }
+    if (body === 'cut_off') return shuttingDown
     if (body === 'bad_framing') return { kind: 'malformed', message: 'the chunks of the body are not HTTP' }
     events.received(signal, body.length)
     return exportPath.accept({

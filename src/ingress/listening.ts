@@ -39,12 +39,12 @@ export function addressOf(server: Server | undefined): ListeningAddress {
 }
 
 /** How long connections that say nothing are left open after the last answer. */
-const CLOSING_MS = 1_000
+export const CLOSING_MS = 1_000
 
 /**
  * Stops listening and closes idle connections; resolves when none is left. A connection that was opened and has said
  * nothing yet, as browsers open them in advance, is not idle to Node and would be waited for until its head is
- * overdue, so after a second, or when `giveUp` aborts, what is left is cut.
+ * overdue, so after `CLOSING_MS`, or when `giveUp` aborts, what is left is cut.
  */
 export async function closeServer(server: Server, clock: Clock, giveUp: AbortSignal): Promise<void> {
   const closed = new AbortController()

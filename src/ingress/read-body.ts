@@ -35,17 +35,18 @@ export class Reservation {
  * - `too_large`: more bytes than the limit, declared or come.
  * - `no_room`: the bytes of all requests in flight are used up.
  * - `bad_framing`: the chunks of a chunked body are not what HTTP says.
+ * - `cut_off`: whoever runs the listener had no more patience.
  * - `gone`: the client went away before the last byte.
  */
-export type BodyFault = 'too_large' | 'no_room' | 'bad_framing' | 'gone'
+export type BodyFault = 'too_large' | 'no_room' | 'bad_framing' | 'cut_off' | 'gone'
 
 /** Buffers double from here. One read of a socket brings at most this much, so most bodies come whole. */
 const FIRST_GROWTH_BYTES = 64 * 1024
 
 const nothing = Buffer.alloc(0)
 
-/** Readings whose framing can still break, by connection. */
-const readings = new WeakMap<Socket, () => void>()
+/** How to break off the reading of a body that has not come whole, by connection. */
+const readings = new WeakMap<Socket, (fault: BodyFault) => void>()
 
 /** The length that a request declares; undefined when its body comes in chunks. */
 export function declaredLength(incoming: IncomingMessage): number | undefined {
@@ -70,6 +71,7 @@ export function readBody(
   if (declared !== undefined && declared > limitBytes) return Promise.resolve('too_large')
   if (declared !== undefined && declared > reservation.freeBytes) return Promise.resolve('no_room')
   return new Promise((resolve) => {
+    const { socket } = incoming
     const mostBytes = declared ?? limitBytes
     let body: Buffer = nothing
     let usedBytes = 0
@@ -98,11 +100,14 @@ export function readBody(
       incoming.off('data', onData)
       incoming.off('end', onEnd)
       incoming.off('close', onClose)
-      if (declared === undefined) readings.delete(incoming.socket)
+      readings.delete(socket)
       resolve(result)
     }
 
-    if (declared === undefined) readings.set(incoming.socket, () => settle('bad_framing'))
+    readings.set(socket, (fault) => {
+      // What is no HTTP behind a declared length is not this body's.
+      if (fault !== 'bad_framing' || declared === undefined) settle(fault)
+    })
     incoming.on('data', onData)
     incoming.on('end', onEnd)
     incoming.on('close', onClose)
@@ -115,9 +120,7 @@ function ignore(): void {
   // Every way in which a request ends badly also closes it.
 }
 
-/** Ends the reading on this connection, if there is one, because its chunks make no sense. Answers whether there was. */
-export function breakOffReading(socket: Socket): boolean {
-  const breakOff = readings.get(socket)
-  breakOff?.()
-  return breakOff !== undefined
+/** Ends the reading on this connection with `fault`, if there is one that it concerns. */
+export function breakOffReading(socket: Socket, fault: 'bad_framing' | 'cut_off'): void {
+  readings.get(socket)?.(fault)
 }

@@ -38,16 +38,70 @@ test('idle connections are closed, and half-open ones do not hold the stop up', 
   await Promise.all([idle.closed, silent.closed, half.closed])
 })
 
-test('an upload that never ends is waited for until the grace is over, then cut', async () => {
+test('an upload that stalls is waited for 2 s, then answered 503 and Connection: close', async () => {
+  await using ingress = await serveIngress()
+  const uploads = [head('Content-Length: 1000'), `${head('Transfer-Encoding: chunked')}3e8\r\n`].map(
+    (start) => new RawConnection(ingress.port).write(start).write('x'),
+  )
+  await expect.poll(() => ingress.budget.usedBytes).toBe(2)
+  const startedMs = performance.now()
+  const stopped = ingress.http.stop(never)
+  const answers = await Promise.all(uploads.map((upload) => upload.until(/\r\n\r\n/)))
+  const answeredAfterMs = performance.now() - startedMs
+  for (const answer of answers) {
+    expect(answer).toMatch(/^HTTP\/1\.1 503 Service Unavailable\r\n/)
+    expect(answer).toMatch(/\r\nRetry-After: [1-5]\r\n/)
+    expect(answer).toMatch(/\r\nConnection: close\r\n/)
+  }
+  expect(answeredAfterMs).toBeGreaterThan(1_900)
+  await stopped
+  await Promise.all(uploads.map(({ closed }) => closed))
+  expect(performance.now() - startedMs).toBeLessThan(8_000)
+  expect([ingress.stager.appended, ingress.budget.usedBytes]).toEqual([0, 0])
+})
+
+test('an upload that comes whole within those 2 s is staged and answered 200', async () => {
+  await using ingress = await serveIngress()
+  const upload = new RawConnection(ingress.port).write(request.subarray(0, -1))
+  await expect.poll(() => ingress.budget.usedBytes).toBe(oneSpan.length - 1)
+  const stopped = ingress.http.stop(never)
+  upload.write(request.subarray(-1))
+  await upload.until(/^HTTP\/1\.1 200 OK/)
+  await stopped
+  expect(ingress.stager.rows.length).toBe(1)
+})
+
+test('a commit that hangs and clients that do not read hold a stop up for 8 s at most', async () => {
+  await using ingress = await serveIngress()
+  const release = ingress.stager.hold()
+  const hanging = new RawConnection(ingress.port).write(request)
+  await ingress.stager.whenAppended(1)
+  const deaf = new RawConnection(ingress.port).write(head('Content-Length: 100000000')).write('x')
+  deaf.socket.pause()
+  await expect.poll(() => ingress.budget.usedBytes).toBe(oneSpan.length)
+  const startedMs = performance.now()
+  await ingress.http.stop(never)
+  const tookMs = performance.now() - startedMs
+  expect(tookMs).toBeGreaterThan(7_000)
+  expect(tookMs).toBeLessThan(8_500)
+  await hanging.closed
+  expect(hanging.received).toBe('')
+  deaf.socket.destroy()
+  release()
+})
+
+test('when the grace is over, an upload is cut at once', async () => {
   await using ingress = await serveIngress()
   const upload = new RawConnection(ingress.port).write(head('Content-Length: 1000')).write('x')
   await expect.poll(() => ingress.budget.usedBytes).toBe(1)
   const giveUp = new AbortController()
+  const startedMs = performance.now()
   const stopped = ingress.http.stop(giveUp.signal)
   giveUp.abort()
   await stopped
   await upload.closed
   await expect.poll(() => ingress.budget.usedBytes).toBe(0)
+  expect(performance.now() - startedMs).toBeLessThan(1_000)
 })
 
 test('a stop without a start resolves, and a second stop is the first', async () => {
