@@ -33,6 +33,8 @@ CREATE TABLE dead_letter (
   CONSTRAINT dead_letter_pkey PRIMARY KEY (id)
 );
 
+CREATE INDEX dead_letter_batch ON public.dead_letter USING btree (batch_id);
+
 COMMENT ON TABLE dead_letter IS 'Accepted requests that could not be stored for their own data, with the reason';
 
 CREATE TABLE ingestion_batch (
@@ -67,7 +69,7 @@ CREATE INDEX ingestion_batch_expired ON public.ingestion_batch USING btree (leas
 
 COMMENT ON TABLE ingestion_batch IS 'One row per claimed batch: its lease, its retries, its errors';
 COMMENT ON COLUMN ingestion_batch.attempts IS 'Failures that were the data''s own fault; counted for a batch of one row only';
-COMMENT ON COLUMN ingestion_batch.outages IS 'Failures that were nobody''s fault since the last success of anything; they stretch the backoff';
+COMMENT ON COLUMN ingestion_batch.outages IS 'Failures that were nobody''s fault; they stretch the backoff';
 COMMENT ON COLUMN ingestion_batch.takeovers IS 'Holders that vanished without a word';
 
 CREATE TABLE ingestion_queue (

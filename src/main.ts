@@ -2,29 +2,28 @@
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { catCommand } from './cli/cat.ts'
 import { type ExitCode, exitCodes } from './cli/exit-codes.ts'
-import { objectsCommand } from './cli/objects.ts'
-import { type ObjectsOptions, type Role, runProgram } from './cli/program.ts'
-import { queueCommand } from './cli/queue.ts'
-import { traceCommand, traceHandler } from './cli/trace.ts'
-import { type Config, readConfig } from './config.ts'
+import { HealthChecks } from './cli/health.ts'
+import { lookingCommands, readSettings } from './cli/look.ts'
+import { openStore } from './cli/open-store.ts'
+import { type Role, runProgram } from './cli/program.ts'
+import { traceHandler } from './cli/trace.ts'
+import type { Config } from './config.ts'
 import { backoffMs } from './foundation/backoff.ts'
 import { ByteBudget } from './foundation/byte-budget.ts'
 import { systemClock as clock } from './foundation/clock.ts'
-import { asFailure, Failure } from './foundation/failure.ts'
+import { asFailure } from './foundation/failure.ts'
 import { LifeCycle } from './foundation/life-cycle.ts'
 import type { Service } from './foundation/service.ts'
-import { SettingsError } from './foundation/setting.ts'
-import { AdminServer, type Health } from './ingress/admin.ts'
+import { AdminServer } from './ingress/admin.ts'
 import { IngressEvents } from './ingress/events.ts'
 import { ExportPath } from './ingress/export.ts'
 import { HttpIngress } from './ingress/http.ts'
 import { RateLimit } from './ingress/rate-limit.ts'
 import { DiskGuard } from './postgres/disk-guard.ts'
-import { findEmbedded, openEmbedded } from './postgres/embedded.ts'
+import { openEmbedded } from './postgres/embedded.ts'
 import { type DatabaseLocation, describeLocation, parseDatabaseUrl } from './postgres/location.ts'
-import { migrate, requireSchema } from './postgres/migrate.ts'
+import { migrate } from './postgres/migrate.ts'
 import { ensureTraceIndexPartitions } from './postgres/partitions.ts'
 import { closePool, openPool, type PoolOptions, type Sql } from './postgres/pool.ts'
 import { checkServer } from './postgres/server-check.ts'
@@ -33,21 +32,17 @@ import { findAbandoned, forgetAbandoned, markSwept } from './queue/abandoned.ts'
 import { countBacklog } from './queue/count-backlog.ts'
 import { Overflow } from './queue/overflow.ts'
 import { relayQueue } from './queue/relay-queue.ts'
-import { Stager } from './queue/stage.ts'
+import { STAGING_CONNECT_MS_MAX, Stager } from './queue/stage.ts'
 import { PartitionKeeper } from './relay/partition-keeper.ts'
 import { Relay } from './relay/relay.ts'
 import { Sweeper } from './relay/sweeper.ts'
-import { openFolderStore } from './sink/folder-store.ts'
-import { openMinioStore } from './sink/minio-store.ts'
 import type { ObjectStore } from './sink/object-store.ts'
-import { minioSettings } from './sink/settings.ts'
 import { createLogger, type Log } from './telemetry/log.ts'
 import { collectProcessMetrics, createMetrics, type Metrics } from './telemetry/metrics.ts'
 
 const random = Math.random
 const STATEMENT_MS_MAX = 30_000
-/** A health check must answer before whoever asks loses patience. */
-const HEALTH_MS_MAX = 1_500
+const LOG_CLOSE_MS_MAX = 1_000
 const DATABASE_RETRY_MS = { baseMs: 250, maxMs: 5_000, random }
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -56,26 +51,19 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error
 })
 process.exit(
-  await runProgram(process.argv, packageVersion(), {
-    serve,
-    migrate: migrateDatabase,
-    queue,
-    objects,
-    cat,
-    trace,
-  }),
+  await runProgram(process.argv, packageVersion(), { serve, ...lookingCommands(process.env, clock) }),
 )
 
 /** The whole of Sluice, from the far end of the data to the door; it stops in the opposite order. */
 async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<ExitCode> {
-  const settings = readSettings()
+  const settings = readSettings(process.env)
   if (settings === undefined) return exitCodes.usage
   const { config, warnings } = settings
   const log = createLogger({ level: config.LOG_LEVEL, clock })
   for (const warning of warnings) log.warn('setting_unknown', { detail: warning })
   const metrics = createMetrics()
   collectProcessMetrics(metrics)
-  const life = new LifeCycle()
+  const life = new LifeCycle(clock)
   const stopping = new AbortController()
   const stopped = stopOnSignal(stopping, log)
   crashLoudly(log)
@@ -84,17 +72,18 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
     const { location, disk } = await startDatabase(life, config, log, stopping)
     const pools = openPools(location, config)
     await life.start(pools.service)
-    const store = openStore(config)
+    const store = openStore(config, clock)
     await life.start(storeService(store))
     let ingress: HttpIngress | undefined
     let started = false
     const phase = () => (stopping.signal.aborted ? 'stopping' : started ? undefined : 'starting')
+    const health = new HealthChecks({ sql: pools.look, store, phase, clock })
     const admin = new AdminServer({
       host: config.ADMIN_HOST,
       port: config.ADMIN_PORT,
       token: config.ADMIN_TOKEN,
-      ready: () => readiness(pools.look, phase()),
-      health: () => overallHealth(pools.look, store, phase()),
+      ready: () => health.ready(),
+      health: () => health.health(),
       api: { '/traces/:id': traceHandler(pools.look, store) },
       metrics,
       log,
@@ -117,8 +106,7 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
     await stopped
   } catch (error) {
     log.error('start_failed', { error })
-    await life.stop(AbortSignal.abort())
-    await log.close()
+    await stopAll(life, AbortSignal.abort(), relay, log)
     return asFailure(error).kind === 'configuration' ? exitCodes.usage : exitCodes.failed
   }
   const giveUp = clock.deadline(config.SHUTDOWN_GRACE_SECONDS * 1000)
@@ -179,14 +167,6 @@ function openPools(url: DatabaseLocation, config: Config): Pools {
     await Promise.all([look, backlog, claims, settles].map((pool) => closePool(pool, 1_000)))
   }
   return { look, backlog, claims, settles, service: { name: 'pools', start: async () => undefined, stop } }
-}
-
-function openStore(config: Config): ObjectStore {
-  // A put may take half a lease, so that whoever takes a batch over meets no put of the former holder.
-  const putTimeoutMs = (config.LEASE_SECONDS * 1000) / 2
-  const minio = minioSettings(config)
-  if (minio !== undefined) return openMinioStore({ ...minio, putTimeoutMs, clock })
-  return openFolderStore({ folder: join(config.DATA_DIR, 'objects'), timeoutMs: putTimeoutMs, clock })
 }
 
 function storeService(store: ObjectStore): Service {
@@ -275,6 +255,7 @@ async function startIngress(
         name: 'sluice staging',
         connections: 1,
         statementTimeoutMs: STATEMENT_MS_MAX,
+        connectTimeoutMs: STAGING_CONNECT_MS_MAX,
         onNotice,
         clock,
       }),
@@ -330,39 +311,6 @@ async function startIngress(
   return ingress
 }
 
-/** Ready means that everything listens and the database and its schema are there. The store does not count: its outage is the queue's business. */
-async function readiness(sql: Sql, phase: 'starting' | 'stopping' | undefined): Promise<Health> {
-  if (phase !== undefined) return { ok: false, checks: { process: { ok: false, message: phase } } }
-  const database = await check(() => requireSchema(sql))
-  return { ok: database.ok, checks: { database } }
-}
-
-async function overallHealth(
-  sql: Sql,
-  store: ObjectStore,
-  phase: 'starting' | 'stopping' | undefined,
-): Promise<Health> {
-  const ready = await readiness(sql, phase)
-  const reached = await check(() => store.stat('health', clock.deadline(HEALTH_MS_MAX)))
-  return { ok: ready.ok && reached.ok, checks: { ...ready.checks, store: reached } }
-}
-
-async function check(ask: () => Promise<unknown>): Promise<{ ok: boolean; message?: string }> {
-  const answered = new AbortController()
-  const late = clock.sleep(HEALTH_MS_MAX, answered.signal).then(() => {
-    throw new Failure('outage', `no answer within ${HEALTH_MS_MAX} ms`)
-  })
-  late.catch(() => undefined)
-  try {
-    await Promise.race([ask(), late])
-    return { ok: true }
-  } catch (thrown) {
-    return { ok: false, message: asFailure(thrown).message }
-  } finally {
-    answered.abort()
-  }
-}
-
 /** Tries until it works, as long as what stands in the way is an outage. */
 async function untilAvailable(
   what: string,
@@ -400,7 +348,7 @@ function crashLoudly(log: Log): void {
   process.on('uncaughtException', (error) => {
     log.error('crashed', { error })
     const exit = () => process.exit(exitCodes.failed)
-    log.close().then(exit, exit)
+    closeLog(log).then(exit, exit)
   })
 }
 
@@ -424,8 +372,13 @@ async function stopAll(
   } else if (exitCode === exitCodes.ok) {
     log.info('stopped')
   }
-  await log.close()
+  await closeLog(log)
   return exitCode
+}
+
+/** Whoever reads our output may have stopped reading it: that must not keep the process alive. */
+async function closeLog(log: Log): Promise<void> {
+  await Promise.race([log.close(), clock.sleep(LOG_CLOSE_MS_MAX)])
 }
 
 interface Announcement {
@@ -460,101 +413,6 @@ function announce({ config, role, guide, location, store, ingress, admin, log }:
     '',
   ]
   process.stderr.write(`${lines.join('\n')}\n`)
-}
-
-async function migrateDatabase({ json }: { json: boolean }): Promise<ExitCode> {
-  return await reading(async ({ sql }) => {
-    const { applied } = await migrate(sql)
-    if (json) return print(`${JSON.stringify({ applied })}\n`)
-    return print(applied.length === 0 ? 'The schema is up to date.\n' : `Applied ${applied.join(', ')}.\n`)
-  })
-}
-
-async function queue(options: { json: boolean }): Promise<ExitCode> {
-  return await reading(async ({ sql }) => print(await queueCommand(sql, options)))
-}
-
-async function objects({ since, ...options }: ObjectsOptions): Promise<ExitCode> {
-  const filter = since === undefined ? options : { ...options, storedSince: since }
-  return await reading(async ({ sql }) => print(await objectsCommand(sql, filter)))
-}
-
-async function cat(key: string, { json }: { json: boolean }): Promise<ExitCode> {
-  return await reading(async ({ sql, store, config }) => {
-    const pieces = await catCommand(sql, store, { key, keyPrefix: config.S3_PREFIX, json })
-    if (pieces === undefined) return complain(`There is no object ${key}.`, exitCodes.notFound)
-    for await (const piece of pieces) await print(piece)
-    return exitCodes.ok
-  })
-}
-
-async function trace(traceId: string): Promise<ExitCode> {
-  return await reading(async ({ sql, store }) => {
-    const found = await traceCommand(sql, store, traceId)
-    if (found === undefined) return complain(`No span of trace ${traceId} is stored.`, exitCodes.notFound)
-    return print(found)
-  })
-}
-
-interface Reading {
-  sql: Sql
-  store: ObjectStore
-  config: Config
-}
-
-/** For commands that look: on the database that `serve` uses, the embedded one included while it runs. */
-async function reading(command: (reading: Reading) => Promise<ExitCode>): Promise<ExitCode> {
-  const settings = readSettings()
-  if (settings === undefined) return exitCodes.usage
-  const { config, warnings } = settings
-  for (const warning of warnings) complain(warning, exitCodes.ok)
-  try {
-    const url = await findDatabase(config)
-    const sql = openPool({ url, name: 'sluice command', connections: 1, statementTimeoutMs: 0, clock })
-    const store = openStore(config)
-    try {
-      return await command({ sql, store, config })
-    } finally {
-      await store.close()
-      await closePool(sql, 1_000)
-    }
-  } catch (thrown) {
-    const failure = asFailure(thrown)
-    if (failure.kind === 'bug') throw thrown
-    const isUsage = failure.kind === 'client' || failure.kind === 'configuration'
-    return complain(failure.message, isUsage ? exitCodes.usage : exitCodes.failed)
-  }
-}
-
-async function findDatabase(config: Config): Promise<DatabaseLocation> {
-  if (config.DATABASE_URL !== undefined) return parseDatabaseUrl(config.DATABASE_URL)
-  const location = await findEmbedded(config.DATA_DIR)
-  if (location !== undefined) return location
-  throw new Failure(
-    'outage',
-    `No PostgreSQL runs in ${config.DATA_DIR}. Start sluice serve there, or set DATA_DIR or DATABASE_URL.`,
-  )
-}
-
-function readSettings(): ReturnType<typeof readConfig> | undefined {
-  try {
-    return readConfig(process.env)
-  } catch (thrown) {
-    if (!(thrown instanceof SettingsError)) throw thrown
-    complain(thrown.message, exitCodes.usage)
-    return undefined
-  }
-}
-
-/** Resolves when whoever reads standard output has room for more. */
-async function print(text: string): Promise<ExitCode> {
-  if (!process.stdout.write(text)) await new Promise<void>((resolve) => process.stdout.once('drain', resolve))
-  return exitCodes.ok
-}
-
-function complain(sentence: string, exitCode: ExitCode): ExitCode {
-  process.stderr.write(`${sentence}\n`)
-  return exitCode
 }
 
 function packageVersion(): string {

@@ -66,7 +66,7 @@ CREATE TABLE ingestion_batch (
 
 COMMENT ON TABLE ingestion_batch IS 'One row per claimed batch: its lease, its retries, its errors';
 COMMENT ON COLUMN ingestion_batch.attempts IS 'Failures that were the data''s own fault; counted for a batch of one row only';
-COMMENT ON COLUMN ingestion_batch.outages IS 'Failures that were nobody''s fault since the last success of anything; they stretch the backoff';
+COMMENT ON COLUMN ingestion_batch.outages IS 'Failures that were nobody''s fault; they stretch the backoff';
 COMMENT ON COLUMN ingestion_batch.takeovers IS 'Holders that vanished without a word';
 
 ALTER TABLE ingestion_batch SET (
@@ -113,6 +113,7 @@ CREATE TABLE dead_letter (
 );
 
 COMMENT ON TABLE dead_letter IS 'Accepted requests that could not be stored for their own data, with the reason';
+CREATE INDEX dead_letter_batch ON dead_letter (batch_id);
 ALTER TABLE dead_letter ALTER COLUMN payload SET STORAGE EXTERNAL;
 ALTER TABLE dead_letter ALTER COLUMN summary SET STORAGE EXTERNAL;
 

@@ -1,6 +1,6 @@
--- $1 batch id, $2 lease token, $3 lease owner, $4 lease seconds, $5 most rows, $6 most bytes, $7 most unpacked bytes.
--- MATERIALIZED: without the fence the planner may lock more rows than the limit. The first row is always taken,
--- or a large one would wait for ever. id = ANY(ARRAY(...)): a join becomes a sequential scan under a generic plan.
+-- $1 batch id, $2 lease token, $3 lease owner, $4 lease seconds, $5 most rows, $6 most bytes, $7 most unpacked bytes,
+-- $8 whether the first row is taken whatever its size: a large one would wait for ever otherwise.
+-- MATERIALIZED: without the fence the planner may lock more rows than the limit. id = ANY(ARRAY(...)): a join becomes a sequential scan under a generic plan.
 WITH candidate AS MATERIALIZED (
   SELECT id, bytes, unpacked_bytes
   FROM ingestion_queue
@@ -20,13 +20,13 @@ due AS MATERIALIZED (
     FROM candidate
     WINDOW running AS (ORDER BY id ROWS UNBOUNDED PRECEDING)
   ) AS summed
-  WHERE place = 1 OR (bytes <= $6::bigint AND unpacked_bytes <= $7::bigint)
+  WHERE (place = 1 AND $8::boolean) OR (bytes <= $6::bigint AND unpacked_bytes <= $7::bigint)
 ),
 claimed AS (
   UPDATE ingestion_queue
   SET batch_id = $1::uuid
   WHERE id = ANY (ARRAY(SELECT id FROM due))
-  RETURNING id, signal, tenant, encoding, items, bytes, unpacked_bytes, received_at, summary, payload
+  RETURNING id, signal, tenant, encoding, items, bytes, request_id, summary, payload
 ),
 batch AS (
   INSERT INTO ingestion_batch (batch_id, lease_token, lease_owner, lease_until, claimed_at, status, rows, bytes)
@@ -36,6 +36,6 @@ batch AS (
   FROM claimed
   HAVING count(*) > 0
 )
-SELECT id, signal, tenant, encoding, items, bytes, summary, payload
+SELECT id, signal, tenant, encoding, items, bytes, request_id, summary, payload
 FROM claimed
 ORDER BY id

@@ -1,4 +1,5 @@
--- $1 the most rows to count. Pending rows and those of failed batches wait; those being worked on do not.
+-- $1 the most pending rows, and the most failed batches, to count. Pending rows and those of failed batches wait;
+-- those being worked on do not.
 SELECT
   (pending.rows + failed.rows)::int AS rows,
   (pending.bytes + failed.bytes)::float8 AS bytes
@@ -9,5 +10,5 @@ FROM
   ) AS pending,
   (
     SELECT coalesce(sum(rows), 0) AS rows, coalesce(sum(bytes), 0) AS bytes
-    FROM ingestion_batch WHERE status = 'failed'
+    FROM (SELECT rows, bytes FROM ingestion_batch WHERE status = 'failed' LIMIT $1::int) AS first_batches
   ) AS failed

@@ -1,6 +1,5 @@
 import type { Encoding, Signal } from '../otlp/signal.ts'
 import { encodingOfNumber, signalOfNumber } from '../otlp/signal.ts'
-import { decodeSummary, type Summary } from '../otlp/summary.ts'
 
 /** UUIDv7 of a batch. */
 export type BatchId = string & { readonly brand: 'BatchId' }
@@ -15,7 +14,9 @@ export interface QueuedRow {
   encoding: Encoding
   items: number
   bytes: number
-  summary: Summary
+  requestId: string
+  /** As staged: whoever reads it decides what a row that cannot be read means. */
+  summary: Buffer
   payload: Buffer
 }
 
@@ -31,6 +32,8 @@ export interface Batch extends Lease {
   /** The rows that the batch row says it has; another number than `rows.length` is a broken invariant. */
   expectedRows: number
   bytes: number
+  /** True from the claim; false once anybody else has held it or it has failed. */
+  isFirstHold: boolean
   attempts: number
   outages: number
   takeovers: number
@@ -45,10 +48,12 @@ export interface QueueRecord {
   encoding: number
   items: number
   bytes: number
+  request_id: string
   summary: Buffer
   payload: Buffer
 }
 
+/** The row as the relay knows it. */
 export function queuedRow(record: QueueRecord): QueuedRow {
   return {
     id: record.id,
@@ -57,7 +62,8 @@ export function queuedRow(record: QueueRecord): QueuedRow {
     encoding: encodingOfNumber(record.encoding),
     items: record.items,
     bytes: record.bytes,
-    summary: decodeSummary(record.summary),
+    requestId: record.request_id,
+    summary: record.summary,
     payload: record.payload,
   }
 }

@@ -12,14 +12,15 @@ export interface ClaimOptions {
   leaseSeconds: number
   rowsMax: number
   bytesMax: number
+  /** Take the first row even if it is larger than `bytesMax`. */
+  firstAnySize: boolean
 }
 
 const claim = statement<QueueRecord>('queue/claim_batch')
 
 /**
- * Makes a batch of the oldest pending rows that nobody else is claiming: at most `rowsMax`, and within `bytesMax`
- * save for the first row. Undefined when nothing was pending. Durable when it answers, so that no object can belong
- * to a claim that a crash undid.
+ * Makes a batch of the oldest pending rows that nobody else is claiming, within the bounds. Undefined when nothing was
+ * pending that fits. Durable when it answers, so that no object can belong to a claim that a crash undid.
  */
 export async function claimBatch(sql: Sql, options: ClaimOptions): Promise<Batch | undefined> {
   const batchId = uuidv7() as BatchId
@@ -32,6 +33,7 @@ export async function claimBatch(sql: Sql, options: ClaimOptions): Promise<Batch
     options.rowsMax,
     options.bytesMax,
     UNPACKED_BYTES_MAX,
+    options.firstAnySize,
   ])
   if (records.length === 0) return undefined
   const rows = records.map(queuedRow)
@@ -41,6 +43,7 @@ export async function claimBatch(sql: Sql, options: ClaimOptions): Promise<Batch
     rows,
     expectedRows: rows.length,
     bytes: rows.reduce((sum, row) => sum + row.bytes, 0),
+    isFirstHold: true,
     attempts: 0,
     outages: 0,
     takeovers: 0,

@@ -1,14 +1,15 @@
+import { uuidV7Milliseconds } from '../foundation/uuid-time.ts'
 import { ensureTraceIndexPartition } from '../postgres/partitions.ts'
 import type { Sql } from '../postgres/pool.ts'
 import { isMissingPartition } from '../postgres/sqlstate.ts'
 import type { Batch, BatchId, Lease } from './batch.ts'
 import { claimBatch } from './claim-batch.ts'
 import { countPending } from './count-pending.ts'
+import { hasDueBatch } from './has-due-batch.ts'
 import { renewLeases } from './renew-leases.ts'
 import {
   absolveBatch,
   type BuryOptions,
-  batchMilliseconds,
   buryBatch,
   type CatalogEntry,
   completeBatch,
@@ -31,9 +32,13 @@ export interface RelayQueueOptions {
   leaseSeconds: number
 }
 
-interface ClaimBounds {
+interface TakeOverBounds {
   rowsMax: number
   bytesMax: number
+}
+
+interface ClaimBounds extends TakeOverBounds {
+  firstAnySize: boolean
 }
 
 /** The statements of the batch protocol on their pools: all that the relay knows of the queue. */
@@ -41,8 +46,9 @@ export function relayQueue({ claims, settles, owner, leaseSeconds }: RelayQueueO
   return {
     countPending: (limit: number) => countPending(claims, limit),
     claimBatch: (bounds: ClaimBounds) => claimBatch(claims, { owner, leaseSeconds, ...bounds }),
-    takeOverBatch: (bounds: ClaimBounds) => takeOverBatch(claims, { owner, leaseSeconds, ...bounds }),
-    renewLeases: (leases: readonly Lease[], seconds: number) => renewLeases(settles, leases, seconds),
+    hasDueBatch: () => hasDueBatch(claims),
+    takeOverBatch: (bounds: TakeOverBounds) => takeOverBatch(claims, { owner, leaseSeconds, ...bounds }),
+    renewLeases: (leases: readonly Lease[]) => renewLeases(settles, leases, leaseSeconds),
     completeBatch: (batch: Batch, entries: readonly CatalogEntry[]) =>
       completeInPartition(settles, batch, entries),
     failBatch: (lease: Lease, options: FailOptions) => failBatch(settles, lease, options),
@@ -66,7 +72,7 @@ async function completeInPartition(
     return await completeBatch(sql, batch, entries)
   } catch (thrown) {
     if (!isMissingPartition(thrown)) throw thrown
-    await ensureTraceIndexPartition(sql, new Date(batchMilliseconds(batch.batchId)))
+    await ensureTraceIndexPartition(sql, new Date(uuidV7Milliseconds(batch.batchId)))
     return await completeBatch(sql, batch, entries)
   }
 }

@@ -1,4 +1,5 @@
 import { v7 as uuidv7 } from 'uuid'
+import { uuidV7Milliseconds } from '../foundation/uuid-time.ts'
 import { type Encoding, encodingNumbers, type Signal, signals } from '../otlp/signal.ts'
 import type { Sql } from '../postgres/pool.ts'
 import { arrayLiteral, statement } from '../postgres/statement.ts'
@@ -51,7 +52,7 @@ export async function completeBatch(
   batch: Batch,
   entries: readonly CatalogEntry[],
 ): Promise<Settled> {
-  const msecs = batchMilliseconds(batch.batchId)
+  const msecs = uuidV7Milliseconds(batch.batchId)
   // Object ids begin with the time of their batch: trace_index is partitioned by it.
   const objectIds = entries.map(() => uuidv7({ msecs }))
   const hashes: bigint[] = []
@@ -174,15 +175,10 @@ export async function absolveBatch(sql: Sql, batchId: BatchId): Promise<void> {
   await absolve(sql, [batchId])
 }
 
-/** Asked after a settle that matched nothing: true when the catalog names the batch. */
+/** Asked after a settle that matched nothing: true when the catalog or a dead letter names the batch. */
 export async function findSettled(sql: Sql, batchId: BatchId): Promise<boolean> {
   const [found] = await find(sql, [batchId])
   return found?.settled === true
-}
-
-/** When the batch was claimed, by the clock of the process that claimed it: the first 48 bits of a UUIDv7. */
-export function batchMilliseconds(batchId: BatchId): number {
-  return Number.parseInt(batchId.slice(0, 8) + batchId.slice(9, 13), 16)
 }
 
 function outcome(rows: readonly RowsFound[]): Settled {

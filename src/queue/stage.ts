@@ -10,10 +10,18 @@ const GROUP_ROWS_MAX = 256
 const GROUP_BYTES_MAX = 8 * 1024 * 1024
 /** One group is written while the next one gathers; a third would only make groups smaller. */
 const LANES = 2
-/** A request that no lane has taken up by then is refused: nothing of it was sent, so its sender may repeat it. */
-const WAIT_MS_MAX = 1_800
-/** A commit that says nothing for so long is given up, and with it its connection. Waiting and commit stay below 8 s. */
+/**
+ * A request that no lane has taken up by then is refused: nothing of it was sent, so its sender may repeat it. With
+ * the 700 ms that a connection may take, a database that is away is answered for within 2 s.
+ */
+const WAIT_MS_MAX = 1_200
+export const STAGING_CONNECT_MS_MAX = 700
+/** A commit that says nothing for so long is given up, and with it its connection. */
 const COMMIT_MS_MAX = 5_000
+/** From the first moment to the answer, whatever the database does: senders give up after 10 s. */
+const ANSWER_MS_MAX = 7_000
+/** Less than this is not worth beginning a commit for. */
+const COMMIT_MS_MIN = 250
 const WATCH_INTERVAL_MS = 100
 
 export interface StagerOptions {
@@ -174,34 +182,36 @@ class Lane {
   async #commitAlone(group: readonly Waiting[]): Promise<void> {
     const { clock } = this.#options
     for (const entry of group) {
-      const late = clock.monotonicMs() - entry.sinceMs > WAIT_MS_MAX + COMMIT_MS_MAX / 2
-      const failure = late
-        ? new Failure('outage', 'the database was busy with a group that it refused')
-        : await this.#copy([entry])
+      const leftMs = entry.sinceMs + ANSWER_MS_MAX - clock.monotonicMs()
+      const failure =
+        leftMs < COMMIT_MS_MIN
+          ? new Failure('outage', 'the database was busy with a group that it refused')
+          : await this.#copy([entry], Math.min(COMMIT_MS_MAX, leftMs))
       if (failure === undefined) entry.resolve()
       else entry.reject(failure)
     }
   }
 
-  async #copy(group: readonly Waiting[]): Promise<Failure | undefined> {
+  async #copy(group: readonly Waiting[], withinMs = COMMIT_MS_MAX): Promise<Failure | undefined> {
     const { clock, onCommitted, onUnknown } = this.#options
     this.#sql ??= this.#options.open((notice) => {
       if (notice.severity === 'WARNING') this.#warning = notice.message ?? 'a warning without a message'
     })
-    this.#warning = undefined
     const startedMs = clock.monotonicMs()
-    const body = encodeRows(group.map((entry) => entry.row))
     let sent = false
     const settled = new AbortController()
     try {
+      const body = encodeRows(group.map((entry) => entry.row))
       const outcome = await Promise.race([
         copyRows(this.#sql, body, () => {
           sent = true
+          // What came before, at the start of the session above all, says nothing about this commit.
+          this.#warning = undefined
         }).then(() => 'committed' as const),
-        clock.sleep(COMMIT_MS_MAX, settled.signal).then(() => 'late' as const),
+        clock.sleep(withinMs, settled.signal).then(() => 'late' as const),
       ])
       if (outcome === 'late') {
-        throw new Failure('outage', `the database did not confirm a commit within ${COMMIT_MS_MAX} ms`)
+        throw new Failure('outage', `the database did not confirm a commit within ${Math.round(withinMs)} ms`)
       }
       if (this.#warning !== undefined) {
         throw new Failure('outage', `the commit gave a warning: ${this.#warning}`)

@@ -20,7 +20,10 @@ const take = statement<TakenRecord>('queue/take_over_batch')
  * Takes one batch whose next attempt is due, or whose holder let its lease run out, under a new token. The batch
  * stays the same set of rows under the same id. Undefined when there is none that fits.
  */
-export async function takeOverBatch(sql: Sql, options: ClaimOptions): Promise<Batch | undefined> {
+export async function takeOverBatch(
+  sql: Sql,
+  options: Omit<ClaimOptions, 'firstAnySize'>,
+): Promise<Batch | undefined> {
   const leaseToken = randomUUID() as LeaseToken
   const records = await take(sql, [
     leaseToken,
@@ -40,6 +43,7 @@ export async function takeOverBatch(sql: Sql, options: ClaimOptions): Promise<Ba
     rows,
     expectedRows: first.rows,
     bytes: rows.reduce((sum, row) => sum + row.bytes, 0),
+    isFirstHold: false,
     attempts: first.attempts,
     outages: first.outages,
     takeovers: first.takeovers,

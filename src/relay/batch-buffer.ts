@@ -5,7 +5,7 @@ import type { HeldBatch } from './held-batch.ts'
  * Claimed batches in memory, from the claim until they are settled.
  *
  * **Maintained invariant**: rows and bytes of all batches held, waiting or being written, are counted against the
- * bounds. A single batch may pass the bound on bytes, and only when nothing else is held.
+ * bounds. A single batch may pass them, and only when nothing else is held.
  */
 export class BatchBuffer {
   readonly #rowsMax: number

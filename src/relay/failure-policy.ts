@@ -15,8 +15,8 @@ export interface BatchHistory {
   rows: number
   /** Failures counted against the row so far, without this one. */
   attempts: number
-  /** Failures counted against nobody so far, without this one. */
-  outages: number
+  /** True when the batch failed before with this very error. */
+  failedAlike: boolean
 }
 
 export interface Circumstances {
@@ -36,7 +36,7 @@ export function judge(failure: Failure, batch: BatchHistory, circumstances: Circ
     case 'configuration':
       return 'retry'
     case 'bug':
-      return batch.outages > 0 && circumstances.othersSucceed ? blameData(batch, circumstances) : 'retry'
+      return batch.failedAlike && circumstances.othersSucceed ? blameData(batch, circumstances) : 'retry'
     case 'data':
     case 'client':
       return blameData(batch, circumstances)
@@ -44,12 +44,19 @@ export function judge(failure: Failure, batch: BatchHistory, circumstances: Circ
 }
 
 /** Holders that may vanish with a batch before it is suspected of killing them. */
-export const TAKEOVERS_MAX = 3
+const TAKEOVERS_MAX = 3
 
-/** A batch whose third holder vanished is halved like one that failed for its data; a single row is buried. */
-export function judgeTakenOver(batch: { rows: number; takeovers: number }): 'write' | 'split' | 'bury' {
+/**
+ * A batch whose third holder vanished is halved like one that failed for its data. A single row gets as many holders
+ * as it would get attempts before it is buried: workers vanish for other reasons too.
+ */
+export function judgeTakenOver(
+  batch: { rows: number; takeovers: number },
+  { attemptsMax }: Pick<Circumstances, 'attemptsMax'>,
+): 'write' | 'split' | 'bury' {
   if (batch.takeovers < TAKEOVERS_MAX) return 'write'
-  return batch.rows > 1 ? 'split' : 'bury'
+  if (batch.rows > 1) return 'split'
+  return batch.takeovers < attemptsMax ? 'write' : 'bury'
 }
 
 function blameData(batch: BatchHistory, { attemptsMax }: Circumstances): Verdict {

@@ -8,7 +8,7 @@ import type { HeldBatch } from './held-batch.ts'
 export interface LeaseKeeperOptions {
   held: ReadonlySet<HeldBatch>
   leaseSeconds: number
-  renew: (leases: readonly Lease[], leaseSeconds: number) => Promise<Set<BatchId>>
+  renew: (leases: readonly Lease[]) => Promise<Set<BatchId>>
   clock: Clock
   log: Log
   metrics: Metrics
@@ -30,19 +30,19 @@ export class LeaseKeeper implements Service {
   readonly name = 'lease keeper'
   readonly #options: LeaseKeeperOptions
   readonly #stopping = new AbortController()
-  #loop: Promise<void> | undefined
+  #loops: Promise<unknown> | undefined
 
   constructor(options: LeaseKeeperOptions) {
     this.#options = options
   }
 
   async start(): Promise<void> {
-    this.#loop = this.#keepRenewing()
+    this.#loops = Promise.all([this.#keepRenewing(), this.#keepAborting()])
   }
 
   async stop(): Promise<void> {
     this.#stopping.abort()
-    await this.#loop
+    await this.#loops
   }
 
   async #keepRenewing(): Promise<void> {
@@ -55,7 +55,16 @@ export class LeaseKeeper implements Service {
       const renewed = await this.#renewAll()
       // While the database is away there are a few tries left before the leases run out.
       waitMs = renewed ? intervalMs : intervalMs / 10
-      this.#abortExpired()
+    }
+  }
+
+  /** Apart from the renewals: a renewal that hangs must not keep a lease that ran out from being noticed. */
+  async #keepAborting(): Promise<void> {
+    const { clock, held, leaseSeconds } = this.#options
+    while (!this.#stopping.signal.aborted) {
+      await clock.sleep((leaseSeconds * 1000) / 30, this.#stopping.signal)
+      const nowMs = clock.monotonicMs()
+      for (const one of held) if (nowMs >= one.trustedUntilMs) one.lost.abort()
     }
   }
 
@@ -65,10 +74,7 @@ export class LeaseKeeper implements Service {
     if (batches.length === 0) return true
     const askedMs = clock.monotonicMs()
     try {
-      const kept = await renew(
-        batches.map((one) => one.batch),
-        leaseSeconds,
-      )
+      const kept = await renew(batches.map((one) => one.batch))
       for (const one of batches) {
         if (kept.has(one.batch.batchId)) one.trustedUntilMs = trustedUntilMs(askedMs, leaseSeconds)
         // Settled a moment ago, or taken over: in both cases nothing of it may be touched any more.
@@ -80,10 +86,5 @@ export class LeaseKeeper implements Service {
       log.warn('lease_renewal_failed', { error, batches: batches.length })
       return false
     }
-  }
-
-  #abortExpired(): void {
-    const nowMs = this.#options.clock.monotonicMs()
-    for (const one of this.#options.held) if (nowMs >= one.trustedUntilMs) one.lost.abort()
   }
 }

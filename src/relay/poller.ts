@@ -11,7 +11,12 @@ import type { StoreGate } from './store-gate.ts'
 /** The statements that a poller asks, with the settings that do not change already in them. */
 export interface PollerQueue {
   countPending: (limit: number) => Promise<Pending>
-  claimBatch: (bounds: { rowsMax: number; bytesMax: number }) => Promise<Batch | undefined>
+  claimBatch: (bounds: {
+    rowsMax: number
+    bytesMax: number
+    firstAnySize: boolean
+  }) => Promise<Batch | undefined>
+  hasDueBatch: () => Promise<boolean>
   takeOverBatch: (bounds: { rowsMax: number; bytesMax: number }) => Promise<Batch | undefined>
 }
 
@@ -51,16 +56,24 @@ export async function poll(options: PollerOptions, stopping: AbortSignal): Promi
       metrics.processingPaused.set(0)
       continue
     }
-    if (gate.closedForMs > 0) {
-      await clock.sleep(gate.closedForMs, stopping)
+    await gate.wait(stopping)
+    if (!gate.isOpen && !buffer.isEmpty) {
+      // The store was away: one batch goes first.
+      await buffer.roomFreed(stopping)
       continue
     }
+    if (stopping.aborted) return
     try {
       const nowMs = clock.monotonicMs()
       if (nowMs >= takeOverDueMs) {
         const found = await takeOver(options)
-        takeOverDueMs = found ? 0 : nowMs + TAKE_OVER_INTERVAL_MS
-        if (found) continue
+        takeOverDueMs = found === 'taken' ? 0 : nowMs + TAKE_OVER_INTERVAL_MS
+        if (found === 'too large') {
+          // What came later must not keep it waiting for ever.
+          while (!buffer.isEmpty && !stopping.aborted) await buffer.roomFreed(stopping)
+          takeOverDueMs = 0
+        }
+        if (found !== 'nothing') continue
       }
       const waitMs = await claimWhenDue(options)
       databaseFailures = 0
@@ -74,17 +87,18 @@ export async function poll(options: PollerOptions, stopping: AbortSignal): Promi
   }
 }
 
-async function takeOver(options: PollerOptions): Promise<boolean> {
+async function takeOver(options: PollerOptions): Promise<'taken' | 'nothing' | 'too large'> {
   const { queue, buffer, metrics, log } = options
   const askedMs = options.clock.monotonicMs()
+  const anySize = buffer.isEmpty
   // A batch of another process may be larger than ours ever are: an empty buffer takes any.
   const batch = await queue.takeOverBatch(
-    buffer.isEmpty
+    anySize
       ? { rowsMax: ANY_SIZE, bytesMax: ANY_SIZE }
       : { rowsMax: buffer.freeRows, bytesMax: buffer.freeBytes },
   )
   metrics.databaseUp.set(1)
-  if (batch === undefined) return false
+  if (batch === undefined) return !anySize && (await queue.hasDueBatch()) ? 'too large' : 'nothing'
   if (batch.takeovers > 0) {
     metrics.takeovers.inc()
     log.warn('batch_taken_over', {
@@ -94,7 +108,7 @@ async function takeOver(options: PollerOptions): Promise<boolean> {
     })
   }
   hold(options, batch, askedMs)
-  return true
+  return 'taken'
 }
 
 /** Claims a batch that is full or whose oldest row waited long enough. Answers how long to wait otherwise. */
@@ -107,7 +121,8 @@ async function claimWhenDue(options: PollerOptions): Promise<number> {
     return Math.max(1, flushIntervalMs - pending.oldestMs)
   }
   const askedMs = options.clock.monotonicMs()
-  const batch = await queue.claimBatch({ rowsMax: batchRowsMax, bytesMax: buffer.freeBytes })
+  const bounds = { rowsMax: batchRowsMax, bytesMax: buffer.freeBytes, firstAnySize: buffer.isEmpty }
+  const batch = await queue.claimBatch(bounds)
   if (batch === undefined) return Math.max(IDLE_MS_MIN, (flushIntervalMs * random()) / 2)
   metrics.claimedBatches.inc()
   metrics.claimedRows.inc(batch.rows.length)

@@ -1,3 +1,4 @@
+import { aborted } from '../foundation/abort.ts'
 import type { Service } from '../foundation/service.ts'
 import type { BatchId, Lease } from '../queue/batch.ts'
 import { BatchBuffer } from './batch-buffer.ts'
@@ -8,7 +9,7 @@ import { releaseUnstarted, type SettleQueue, type WriterOptions, writeBatch } fr
 
 /** Every statement that the relay asks of the queue. */
 export interface RelayQueue extends PollerQueue, SettleQueue {
-  renewLeases: (leases: readonly Lease[], leaseSeconds: number) => Promise<Set<BatchId>>
+  renewLeases: (leases: readonly Lease[]) => Promise<Set<BatchId>>
 }
 
 export interface RelayOptions
@@ -84,7 +85,8 @@ export class Relay implements Service {
     giveUp.addEventListener('abort', () => this.#giveUp.abort(), { once: true })
     if (giveUp.aborted) this.#giveUp.abort()
     this.#stopping.abort()
-    await this.#poller
+    // A poller whose database hangs must not hold up the end.
+    await Promise.race([this.#poller, aborted(giveUp)])
     const options = this.#writerOptions()
     await Promise.all(
       this.#buffer.close().map(async (held) => {
@@ -105,9 +107,9 @@ export class Relay implements Service {
     for (;;) {
       const held = await this.#buffer.take()
       if (held === undefined) return
-      await writeBatch(options, held, this.#giveUp.signal)
-      // A batch that was given up stays counted, so that the log can say how many leases are left to run out.
-      if (!this.#giveUp.signal.aborted) this.#buffer.done(held)
+      const written = await writeBatch(options, held, this.#giveUp.signal)
+      // What is left at the end stays counted, so that the log can say how many leases have to run out.
+      if (written === 'done' || !this.#giveUp.signal.aborted) this.#buffer.done(held)
     }
   }
 

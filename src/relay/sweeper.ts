@@ -53,20 +53,30 @@ export class Sweeper implements Service {
     let deleted = 0
     for (;;) {
       const batches = await findAbandoned(leaseSeconds, BATCHES_AT_ONCE)
+      let failed = 0
       for (const batch of batches) {
         if (signal.aborted) return deleted
-        deleted += await this.#sweepBatch(batch, signal)
+        try {
+          deleted += await this.#sweepBatch(batch, signal)
+        } catch (error) {
+          // It is looked at again; the others must not wait for it.
+          failed++
+          this.#options.log.warn('sweep_failed', { batch_id: batch.batchId, error })
+        }
       }
-      if (batches.length < BATCHES_AT_ONCE) return deleted
+      if (batches.length < BATCHES_AT_ONCE || failed > 0) return deleted
     }
   }
 
   async #sweepBatch(batch: AbandonedBatch, signal: AbortSignal): Promise<number> {
     const { store, keyPrefix, markSwept, forgetAbandoned, log, metrics } = this.#options
     let deleted = 0
+    let refused = false
     for (const key of batch.keys) {
       if (parseObjectKey(key, keyPrefix)?.batchId !== batch.batchId) {
+        // Under another S3_PREFIX, say: it stays written down until somebody has looked.
         log.error('sweep_refused', { batch_id: batch.batchId, key })
+        refused = true
         continue
       }
       if ((await store.stat(key, signal)) === undefined) continue
@@ -75,7 +85,7 @@ export class Sweeper implements Service {
       metrics.sweptObjects.inc()
       log.info('object_swept', { batch_id: batch.batchId, key })
     }
-    await (batch.secondLook ? forgetAbandoned(batch.batchId) : markSwept(batch.batchId))
+    if (!refused) await (batch.secondLook ? forgetAbandoned(batch.batchId) : markSwept(batch.batchId))
     return deleted
   }
 

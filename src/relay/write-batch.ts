@@ -2,9 +2,10 @@ import pLimit from 'p-limit'
 import { type BackoffSettings, backoffMs } from '../foundation/backoff.ts'
 import type { Clock } from '../foundation/clock.ts'
 import { asFailure, Failure } from '../foundation/failure.ts'
+import { decodeSummary } from '../otlp/summary.ts'
 import type { Batch, BatchId, Lease } from '../queue/batch.ts'
 import type { BuryOptions, CatalogEntry, FailOptions, Settled } from '../queue/settle.ts'
-import { type BatchObject, objectsOfBatch } from '../sink/object.ts'
+import { type BatchObject, objectKeysOfBatch, objectsOfBatch } from '../sink/object.ts'
 import type { ObjectStore } from '../sink/object-store.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
@@ -41,49 +42,92 @@ const PUTS_AT_ONCE = 4
 /** Pause between tries of a settle while the database is away and the lease still holds. */
 const SETTLE_RETRY_MS = { baseMs: 50, maxMs: 1_000 }
 
+/** How long a batch is given back for before it is left to its lease. */
+const GIVE_BACK_MS_MAX = 1_000
+/** Statements that end with the server's own time limit before the batch is looked at for another cause. */
+const STATEMENT_TIMEOUTS_MAX = 3
+const STATEMENT_TIMEOUT = '57014'
+
+/** `left`: nothing could be said to the database any more, so the batch waits for its lease to run out. */
+export type Written = 'done' | 'left'
+
 /**
  * Puts the objects of a batch and settles it. It never throws for what an outage or the data can bring about.
  *
- * @param giveUp aborts when nothing more may be begun: the batch is then left to its lease.
+ * @param giveUp aborts when nothing more may be begun: the batch is then given back, if the database still answers.
  */
 export async function writeBatch(
   options: WriterOptions,
   held: HeldBatch,
   giveUp: AbortSignal,
-): Promise<void> {
-  const { batch } = held
-  let objects: readonly BatchObject[] = []
+): Promise<Written> {
+  let fromStore = false
   try {
+    const { batch } = held
     if (batch.rows.length !== batch.expectedRows) {
       throw new Failure('bug', `the batch says ${batch.expectedRows} rows and has ${batch.rows.length}`)
     }
-    objects = objectsOfBatch(batch.batchId, batch.rows, { prefix: options.keyPrefix })
-    const suspicion = judgeTakenOver({ rows: batch.rows.length, takeovers: batch.takeovers })
-    if (suspicion !== 'write') return await setAside(options, held, objects, suspicion, giveUp)
-    await putAll(options, held, objects, giveUp)
-    await complete(options, held, objects, giveUp)
-  } catch (thrown) {
-    if (giveUp.aborted) return
-    try {
-      if (!held.lost.signal.aborted)
-        return await settleFailure(options, held, objects, asFailure(thrown), giveUp)
-    } catch (error) {
-      if (giveUp.aborted) return
-      if (!held.lost.signal.aborted) options.log.error('settle_failed', { batch_id: batch.batchId, error })
+    const suspicion = judgeTakenOver({ rows: batch.rows.length, takeovers: batch.takeovers }, options)
+    if (suspicion !== 'write') {
+      await setAside(options, held, suspicion, giveUp)
+      return 'done'
     }
-    await loseBatch(options, held)
+    const objects = objectsOf(options, batch)
+    fromStore = true
+    await putAll(options, held, objects, giveUp)
+    fromStore = false
+    await complete(options, held, objects, giveUp)
+    return 'done'
+  } catch (thrown) {
+    return await endFailed(options, held, { failure: asFailure(thrown), fromStore }, giveUp)
   }
 }
 
-/** Gives back a batch that nobody has begun to write. */
+/**
+ * Gives back a batch that nobody here has begun to write: its rows are pending again. One that others have held, or
+ * that failed before, stays the batch that it is, with its history.
+ */
 export async function releaseUnstarted(
   options: WriterOptions,
   held: HeldBatch,
   giveUp: AbortSignal,
 ): Promise<void> {
+  const { queue, keyPrefix } = options
   const { batch } = held
-  const keys = keysOf(objectsOfBatch(batch.batchId, batch.rows, { prefix: options.keyPrefix }))
-  await settle(options, held, giveUp, 'released', 'none', () => options.queue.releaseBatch(batch, keys))
+  await settle(options, held, giveUp, { outcome: 'released', failure: 'none' }, () =>
+    batch.isFirstHold
+      ? queue.releaseBatch(batch, objectKeysOfBatch(batch.batchId, batch.rows, { prefix: keyPrefix }))
+      : queue.failBatch(batch, {
+          countAttempt: false,
+          countOutage: false,
+          delayMs: 0,
+          error: batch.lastError ?? 'given back when its worker stopped',
+        }),
+  )
+}
+
+function objectsOf({ keyPrefix }: WriterOptions, batch: Batch): BatchObject[] {
+  const rows = batch.rows.map((row) => ({ ...row, summary: decodeSummary(row.summary) }))
+  return objectsOfBatch(batch.batchId, rows, { prefix: keyPrefix })
+}
+
+async function endFailed(
+  options: WriterOptions,
+  held: HeldBatch,
+  reason: { failure: Failure; fromStore: boolean },
+  giveUp: AbortSignal,
+): Promise<Written> {
+  try {
+    if (!held.lost.signal.aborted && !giveUp.aborted) {
+      await settleFailure(options, held, reason, giveUp)
+      return 'done'
+    }
+  } catch (error) {
+    if (!held.lost.signal.aborted && !giveUp.aborted) {
+      options.log.error('settle_failed', { batch_id: held.batch.batchId, error })
+    }
+  }
+  return await loseBatch(options, held)
 }
 
 async function putAll(
@@ -111,6 +155,7 @@ async function put(
   giveUp: AbortSignal,
 ): Promise<void> {
   const startedMs = clock.monotonicMs()
+  requireTrust(held, startedMs)
   // At most half the lease: whoever takes the batch over must not meet a put that is still on its way.
   const deadline = clock.deadline((leaseSeconds * 1000) / 2)
   try {
@@ -139,7 +184,7 @@ async function complete(
   const { batch } = held
   const entries = objects.map((object) => ({ ...object, bucket: store.bucket }))
   const startedMs = clock.monotonicMs()
-  const outcome = await settle(options, held, giveUp, 'completed', 'none', () =>
+  const outcome = await settle(options, held, giveUp, { outcome: 'completed', failure: 'none' }, () =>
     queue.completeBatch(batch, entries),
   )
   if (outcome !== 'settled') return
@@ -157,42 +202,33 @@ async function complete(
 async function settleFailure(
   options: WriterOptions,
   held: HeldBatch,
-  objects: readonly BatchObject[],
-  failure: Failure,
+  { failure, fromStore }: { failure: Failure; fromStore: boolean },
   giveUp: AbortSignal,
 ): Promise<void> {
-  const { queue, gate, backoff, log, leaseSeconds } = options
+  const { queue, gate, backoff, log, leaseSeconds, attemptsMax } = options
   const { batch } = held
+  const error = errorText(failure)
   const verdict = judge(
     failure,
-    { rows: batch.rows.length, attempts: batch.attempts, outages: batch.outages },
-    { attemptsMax: options.attemptsMax, othersSucceed: gate.succeededWithin(leaseSeconds * 1000) },
+    { rows: batch.rows.length, attempts: batch.attempts, failedAlike: batch.lastError === error },
+    { attemptsMax, othersSucceed: gate.succeededWithin(leaseSeconds * 1000) },
   )
-  if (verdict === 'split' || verdict === 'bury') {
-    log[verdict === 'bury' ? 'error' : 'warn']('batch_persist_failed', {
-      reason: failure.kind,
-      batch_id: batch.batchId,
-      verdict,
-      rows: batch.rows.length,
-      attempts: batch.attempts + (verdict === 'bury' ? 1 : 0),
-      error: failure,
-    })
-    return await setAside(options, held, objects, verdict, giveUp, failure)
-  }
-  const countAttempt = verdict === 'count'
-  if (!countAttempt) gate.failed()
-  const delayMs = backoffMs(countAttempt ? batch.attempts : batch.outages, backoff)
+  const isRetried = verdict === 'retry' || verdict === 'count'
+  const delayMs = backoffMs(verdict === 'count' ? batch.attempts : batch.outages, backoff)
+  if (verdict === 'retry' && fromStore) gate.failed()
   log.error('batch_persist_failed', {
     reason: failure.kind,
     batch_id: batch.batchId,
     verdict,
     rows: batch.rows.length,
-    attempts: batch.attempts + (countAttempt ? 1 : 0),
-    next_attempt_ms: delayMs,
+    attempts: batch.attempts + (verdict === 'count' || verdict === 'bury' ? 1 : 0),
+    ...(isRetried ? { next_attempt_ms: delayMs } : {}),
     error: failure,
   })
-  await settle(options, held, giveUp, 'failed', failure.kind, () =>
-    queue.failBatch(batch, { countAttempt, countOutage: !countAttempt, delayMs, error: errorText(failure) }),
+  if (!isRetried) return await setAside(options, held, verdict, giveUp, failure)
+  const countAttempt = verdict === 'count'
+  await settle(options, held, giveUp, { outcome: 'failed', failure: failure.kind }, () =>
+    queue.failBatch(batch, { countAttempt, countOutage: !countAttempt, delayMs, error }),
   )
 }
 
@@ -200,105 +236,148 @@ async function settleFailure(
 async function setAside(
   options: WriterOptions,
   held: HeldBatch,
-  objects: readonly BatchObject[],
   how: 'split' | 'bury',
   giveUp: AbortSignal,
   failure?: Failure,
 ): Promise<void> {
-  const { queue, log, metrics } = options
+  const { queue, log, metrics, keyPrefix } = options
   const { batch } = held
-  const keys = keysOf(objects)
+  const keys = objectKeysOfBatch(batch.batchId, batch.rows, { prefix: keyPrefix })
+  const before = batch.lastError === null ? '' : `; before that: ${batch.lastError}`
   const error =
     failure === undefined
-      ? `${batch.takeovers} workers in a row vanished with this batch${batch.lastError === null ? '' : `; before that: ${batch.lastError}`}`
+      ? `${batch.takeovers} workers in a row vanished with this batch${before}`
       : errorText(failure)
   const kind = failure?.kind ?? 'none'
   if (how === 'split') {
-    await settle(options, held, giveUp, 'split', kind, () => queue.splitBatch(batch, keys, error))
+    const labels = { outcome: 'split', failure: kind }
+    await settle(options, held, giveUp, labels, () => queue.splitBatch(batch, keys, error))
     return
   }
   const reason = failure === undefined ? 'worker_lost' : 'data_refused'
-  const outcome = await settle(options, held, giveUp, 'buried', kind, () =>
+  const labels = { outcome: 'buried', failure: kind }
+  const outcome = await settle(options, held, giveUp, labels, () =>
     queue.buryBatch(batch, keys, { reason, countAttempt: failure !== undefined, error }),
   )
   if (outcome !== 'settled') return
-  for (const row of batch.rows) metrics.deadLetters.labels({ signal: row.signal }).inc()
-  log.error('request_buried', { reason, batch_id: batch.batchId, queue_id: batch.rows[0]?.id, detail: error })
+  for (const { id, signal, requestId } of batch.rows) {
+    metrics.deadLetters.labels({ signal }).inc()
+    log.error('request_buried', {
+      reason,
+      batch_id: batch.batchId,
+      request_id: requestId,
+      queue_id: id,
+      detail: error,
+    })
+  }
 }
 
 /**
  * Says a settle until the database answers, for as long as the lease holds for certain. A settle that matched nothing
  * asks the catalog, forgets the batch, and touches nothing.
  *
+ * @returns `settled` too when an earlier try of this settle was carried out and only its answer was lost.
  * @throws Failure when the database refuses the settle for another reason than an outage.
  */
 async function settle(
   options: WriterOptions,
   held: HeldBatch,
   giveUp: AbortSignal,
-  outcome: string,
-  failure: string,
+  labels: { outcome: string; failure: string },
   say: () => Promise<Settled>,
 ): Promise<Settled> {
-  const { queue, log, metrics } = options
+  const { queue, log, metrics, clock } = options
   const { batchId } = held.batch
-  const settled = await whileDatabaseIsAway(options, held, giveUp, say)
-  if (settled === 'settled') {
-    metrics.settledBatches.labels({ outcome, failure }).inc()
+  requireTrust(held, clock.monotonicMs())
+  const { answer, tries } = await whileDatabaseIsAway(options, held, giveUp, say)
+  if (answer === 'settled') {
+    metrics.settledBatches.labels(labels).inc()
     return 'settled'
   }
-  const stored = await whileDatabaseIsAway(options, held, giveUp, () => queue.findSettled(batchId))
-  metrics.settledBatches.labels({ outcome: stored ? 'completed' : 'lost', failure: 'none' }).inc()
-  if (stored) {
-    log.info('batch_settled_before', { batch_id: batchId, outcome })
-  } else {
-    log.warn('batch_lost', { batch_id: batchId, outcome })
+  try {
+    const asked = await whileDatabaseIsAway(options, held, giveUp, () => queue.findSettled(batchId))
+    if (asked.answer) {
+      log.info('batch_settled_before', { batch_id: batchId, ...labels })
+      if (tries === 1) return 'forgotten'
+      metrics.settledBatches.labels(labels).inc()
+      return 'settled'
+    }
+    metrics.settledBatches.labels({ outcome: 'lost', failure: 'none' }).inc()
+    log.warn('batch_lost', { batch_id: batchId, ...labels })
     await queue.absolveBatch(batchId)
+  } catch (error) {
+    // It is somebody else's in any case: that nobody could be asked changes nothing.
+    log.warn('batch_lost', { batch_id: batchId, ...labels, error })
   }
   return 'forgotten'
 }
 
+/** A process that was frozen may wake up long after its lease: it must not begin anything then. */
+function requireTrust(held: HeldBatch, nowMs: number): void {
+  if (nowMs < held.trustedUntilMs && !held.lost.signal.aborted) return
+  held.lost.abort()
+  throw new Failure('outage', 'the lease ran out')
+}
+
 async function whileDatabaseIsAway<T>(
-  { clock, metrics, backoff }: WriterOptions,
+  { clock, metrics, backoff, log }: WriterOptions,
   held: HeldBatch,
   giveUp: AbortSignal,
   say: () => Promise<T>,
-): Promise<T> {
-  for (let failures = 0; ; failures++) {
+): Promise<{ answer: T; tries: number }> {
+  let timeouts = 0
+  for (let tries = 1; ; tries++) {
     try {
-      return await say()
+      return { answer: await say(), tries }
     } catch (thrown) {
       const failure = asFailure(thrown)
       if (failure.kind !== 'outage') throw failure
       metrics.databaseUp.set(0)
       if (held.lost.signal.aborted || giveUp.aborted) throw failure
+      if (failure.code === STATEMENT_TIMEOUT && ++timeouts === STATEMENT_TIMEOUTS_MAX) {
+        throw new Failure('bug', `the settle ended ${timeouts} times at the time limit`, { cause: failure })
+      }
+      log.warn('settle_waits', { batch_id: held.batch.batchId, error: failure })
       const waiting = AbortSignal.any([held.lost.signal, giveUp])
-      await clock.sleep(backoffMs(failures, { ...SETTLE_RETRY_MS, random: backoff.random }), waiting)
+      await clock.sleep(backoffMs(tries - 1, { ...SETTLE_RETRY_MS, random: backoff.random }), waiting)
     }
   }
 }
 
 /**
- * The lease could not be trusted any more while the batch was in hand. The holder is alive, so it says so: either the
- * batch is still under its token and goes back as failed, or another has it and must not count a vanished holder.
+ * The batch cannot be finished here: its lease cannot be trusted any more, or the process gives up. The holder is
+ * alive, so it says so: either the batch is still under its token and goes back as failed, or another has it and must
+ * not count a vanished holder.
  */
-async function loseBatch({ queue, log, metrics, backoff }: WriterOptions, held: HeldBatch): Promise<void> {
+async function loseBatch(
+  { queue, log, metrics, clock, leaseSeconds }: WriterOptions,
+  held: HeldBatch,
+): Promise<Written> {
   const { batchId } = held.batch
-  metrics.settledBatches.labels({ outcome: 'lost', failure: 'none' }).inc()
+  const error = held.lost.signal.aborted
+    ? 'the lease ran out while the batch was in hand'
+    : 'its worker had to stop while the batch was in hand'
+  const settled = new AbortController()
   try {
-    const error = 'the lease ran out while the batch was being written'
-    const delayMs = backoffMs(held.batch.outages, backoff)
-    const said = await queue.failBatch(held.batch, { countAttempt: false, countOutage: true, delayMs, error })
+    const late = clock.sleep(Math.min(GIVE_BACK_MS_MAX, (leaseSeconds * 1000) / 2), settled.signal)
+    const said = await Promise.race([
+      queue.failBatch(held.batch, { countAttempt: false, countOutage: false, delayMs: 0, error }),
+      late.then(() => 'late' as const),
+    ])
+    if (said === 'late') throw new Failure('outage', 'the database does not answer')
     if (said === 'forgotten') await queue.absolveBatch(batchId)
-    log.warn('batch_lost', { batch_id: batchId, given_back: said === 'settled' })
-  } catch (error) {
-    // Nothing is lost: the lease has run out, and whoever takes the batch over counts one vanished holder.
-    log.warn('batch_lost', { batch_id: batchId, given_back: false, error })
+    const outcome = said === 'settled' ? 'failed' : 'lost'
+    metrics.settledBatches.labels({ outcome, failure: 'outage' }).inc()
+    log.warn('batch_lost', { batch_id: batchId, given_back: said === 'settled', detail: error })
+    return 'done'
+  } catch (thrown) {
+    // Nothing is lost: the lease runs out, and whoever takes the batch over counts one vanished holder.
+    metrics.settledBatches.labels({ outcome: 'lost', failure: 'outage' }).inc()
+    log.warn('batch_lost', { batch_id: batchId, given_back: false, detail: error, error: thrown })
+    return 'left'
+  } finally {
+    settled.abort()
   }
-}
-
-function keysOf(objects: readonly BatchObject[]): string[] {
-  return objects.map((object) => object.key)
 }
 
 function errorText(failure: Failure): string {

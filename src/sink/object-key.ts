@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto'
 import { Failure, invariant } from '../foundation/failure.ts'
+import { uuidV7Milliseconds } from '../foundation/uuid-time.ts'
 import { type Encoding, type Signal, signals } from '../otlp/signal.ts'
 
 /** What an object's name is made of. */
@@ -14,7 +15,6 @@ export interface ObjectName {
 }
 
 const uuidV7 = '[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}'
-const batchIdPattern = new RegExp(`^${uuidV7}$`)
 const tenantPattern = /^[A-Za-z0-9_-]{1,64}$/
 const keyPattern = new RegExp(
   `^(?<signal>${Object.keys(signals).join('|')})/tenant=(?<tenant>[A-Za-z0-9_-]{1,64})/` +
@@ -24,12 +24,6 @@ const keyPattern = new RegExp(
 
 /** Amazon S3, "Creating object key names": at most 1,024 bytes of UTF-8. */
 const keyBytesMax = 1024
-
-/** The time in a UUIDv7, in milliseconds since 1970 (RFC 9562, section 5.7: the first 48 bits). */
-export function batchTimeMs(batchId: string): number {
-  invariant(batchIdPattern.test(batchId), `${batchId} is not a UUIDv7 in lower case`)
-  return Number.parseInt(batchId.slice(0, 8) + batchId.slice(9, 13), 16)
-}
 
 /**
  * The key of an object, from its batch alone, so that every try and every worker comes to the same one. The layout
@@ -42,7 +36,7 @@ export function objectKey(name: ObjectName & { prefix: string }): string {
     (signal === 'profiles') === (queueId !== undefined),
     'profiles, and only they, have a queue id in the key',
   )
-  const time = new Date(batchTimeMs(batchId)).toISOString()
+  const time = new Date(uuidV7Milliseconds(batchId)).toISOString()
   const [year, month, day, hour] = [
     time.slice(0, -20),
     time.slice(-19, -17),

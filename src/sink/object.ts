@@ -56,7 +56,23 @@ export function objectsOfBatch(
   rows: readonly BatchRow[],
   { prefix = '' }: { prefix?: string } = {},
 ): BatchObject[] {
-  const groups = new Map<string, BatchRow[]>()
+  return groupsOf(rows).map((members) => objectOf(batchId, members, prefix))
+}
+
+type Placed = Pick<BatchRow, 'id' | 'tenant' | 'signal' | 'encoding'>
+
+/** The keys of the same objects, without making them. */
+export function objectKeysOfBatch(
+  batchId: string,
+  rows: readonly Placed[],
+  { prefix = '' }: { prefix?: string } = {},
+): string[] {
+  return groupsOf(rows).map(([first]) => keyOf(batchId, first, prefix))
+}
+
+/** Rows that share an object, each group and all of them in order of their ids. */
+function groupsOf<Row extends Placed>(rows: readonly Row[]): [Row, ...Row[]][] {
+  const groups = new Map<string, [Row, ...Row[]]>()
   for (const row of rows.toSorted(byId)) {
     const { tenant, signal, encoding } = row
     const group = `${tenant}/${signal}/${encoding}${signal === 'profiles' ? `/${row.id}` : ''}`
@@ -64,17 +80,28 @@ export function objectsOfBatch(
     if (members === undefined) groups.set(group, [row])
     else members.push(row)
   }
-  return Array.from(groups.values(), (members) => objectOf(batchId, members, prefix))
+  return [...groups.values()]
 }
 
-function byId(a: BatchRow, b: BatchRow): number {
+function keyOf(batchId: string, { id, tenant, signal, encoding }: Placed, prefix: string): string {
+  return objectKey({
+    prefix,
+    tenant,
+    signal,
+    encoding,
+    batchId,
+    ...(signal === 'profiles' ? { queueId: id } : {}),
+  })
+}
+
+function byId(a: Placed, b: Placed): number {
   if (a.id === b.id) return 0
   return a.id < b.id ? -1 : 1
 }
 
-function objectOf(batchId: string, rows: readonly BatchRow[], prefix: string): BatchObject {
+function objectOf(batchId: string, rows: readonly [BatchRow, ...BatchRow[]], prefix: string): BatchObject {
   const [first] = rows
-  invariant(first !== undefined && rows.length <= requestsMax, `an object of ${rows.length} requests`)
+  invariant(rows.length <= requestsMax, `an object of ${rows.length} requests`)
   const { tenant, signal, encoding } = first
   const services = new Set<string>()
   const offsets: number[] = []
@@ -103,14 +130,7 @@ function objectOf(batchId: string, rows: readonly BatchRow[], prefix: string): B
     tenant,
     signal,
     encoding,
-    key: objectKey({
-      prefix,
-      tenant,
-      signal,
-      encoding,
-      batchId,
-      ...(signal === 'profiles' ? { queueId: first.id } : {}),
-    }),
+    key: keyOf(batchId, first, prefix),
     body,
     checksum: checksumOf(body),
     requests: rows.length,

@@ -5,6 +5,7 @@ import type { Batch } from '../../src/queue/batch.ts'
 import { claimBatch } from '../../src/queue/claim-batch.ts'
 import { countBacklog } from '../../src/queue/count-backlog.ts'
 import { countPending } from '../../src/queue/count-pending.ts'
+import { hasDueBatch } from '../../src/queue/has-due-batch.ts'
 import { renewLeases } from '../../src/queue/renew-leases.ts'
 import {
   absolveBatch,
@@ -23,7 +24,7 @@ import { row, stageAll } from './rows.ts'
 
 let database: TestDatabase
 let sql: Sql
-const claimOptions = { owner: 'test', leaseSeconds: 60, rowsMax: 25, bytesMax: 1_000_000 }
+const claimOptions = { owner: 'test', leaseSeconds: 60, rowsMax: 25, bytesMax: 1_000_000, firstAnySize: true }
 const anyOne = { ...claimOptions, rowsMax: 1_000_000, bytesMax: 1_000_000_000 }
 
 beforeAll(async () => {
@@ -102,9 +103,10 @@ test('a claim takes rows in the order of their ids, as numbers and not as text',
   expect(later.rows.map((one) => one.id)).toEqual([99_999_998n, 99_999_999n, 100_000_000n, 100_000_001n])
 })
 
-test('a claim ends at its bounds on rows and bytes, and always takes the first row', async () => {
+test('a claim ends at its bounds on rows and bytes, save for a first row of any size where that is asked for', async () => {
   await stageAll(database, [row('x'.repeat(100)), row('y'.repeat(100)), row('z'.repeat(100))])
   expect(names(await claimBatch(sql, { ...claimOptions, bytesMax: 10 }))).toEqual(['x'.repeat(100)])
+  expect(await claimBatch(sql, { ...claimOptions, bytesMax: 99, firstAnySize: false })).toBeUndefined()
   expect(await claimBatch(sql, { ...claimOptions, bytesMax: 199 })).toMatchObject({ bytes: 100 })
   expect(names(await claimBatch(sql, { ...claimOptions, rowsMax: 5 }))).toEqual(['z'.repeat(100)])
   expect(await claimBatch(sql, claimOptions)).toBeUndefined()
@@ -205,6 +207,7 @@ test('a lease that is renewed is not taken over; one that ran out is, with the s
   expect(await takeOverBatch(sql, anyOne)).toBeUndefined()
   await renewLeases(sql, [batch], 0)
   expect(await takeOverBatch(sql, { ...anyOne, rowsMax: 1 })).toBeUndefined()
+  expect(await hasDueBatch(sql)).toBe(true)
   const taken = await takeOverBatch(sql, anyOne)
   expect(names(taken)).toEqual(['a', 'b'])
 })

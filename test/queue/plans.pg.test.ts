@@ -32,7 +32,8 @@ const uuid = `'01a210cc-5850-7602-b479-946708daf8e1'`
 /** How each statement of the batch protocol is called. */
 const calls: Record<string, string> = {
   count_pending: '25',
-  claim_batch: `${uuid}, ${uuid}, 'owner', 60, 25, 1000000, 1000000`,
+  claim_batch: `${uuid}, ${uuid}, 'owner', 60, 25, 1000000, 1000000, true`,
+  has_due_batch: '',
   take_over_batch: `${uuid}, 'owner', 60, 1000000, 1000`,
   renew_leases: `ARRAY[${uuid}]::uuid[], ARRAY[${uuid}]::uuid[], 60`,
   complete_batch: `${uuid}, ${uuid}, 25, '[]', '{}', '{}', '{}', '{}'`,
@@ -50,7 +51,7 @@ for (const mode of ['force_generic_plan', 'force_custom_plan']) {
       const text = readFileSync(join(sqlFolder(), 'queue', `${name}.sql`), 'utf8')
       await sql.unsafe(`SET plan_cache_mode = ${mode}`)
       await sql.unsafe(`PREPARE ${name} AS ${text}`)
-      const plan = await sql.unsafe(`EXPLAIN EXECUTE ${name} (${parameters})`)
+      const plan = await sql.unsafe(`EXPLAIN EXECUTE ${name} ${parameters === '' ? '' : `(${parameters})`}`)
       await sql.unsafe(`DEALLOCATE ${name}`)
       const lines = plan.map((line) => String(Object.values(line)[0]))
       // An empty catalog is read from its one page; the queue and its batches must be reached by an index.

@@ -5,12 +5,12 @@ import { judge, judgeTakenOver } from '../../src/relay/failure-policy.ts'
 const quiet = { attemptsMax: 8, othersSucceed: false }
 const busy = { attemptsMax: 8, othersSucceed: true }
 const verdict = (kind: FailureKind, batch: Partial<Parameters<typeof judge>[1]>, circumstances = quiet) =>
-  judge(new Failure(kind, 'x'), { rows: 25, attempts: 0, outages: 0, ...batch }, circumstances)
+  judge(new Failure(kind, 'x'), { rows: 25, attempts: 0, failedAlike: false, ...batch }, circumstances)
 
 test('an outage or a wrong setting is nobody’s fault, however often it comes', () => {
   for (const kind of ['outage', 'configuration'] as const) {
     for (const rows of [1, 25]) {
-      expect(verdict(kind, { rows, attempts: 7, outages: 1_000_000 }, busy)).toBe('retry')
+      expect(verdict(kind, { rows, attempts: 7, failedAlike: true }, busy)).toBe('retry')
     }
   }
 })
@@ -24,14 +24,14 @@ test('a batch that fails for its data is split until the culprit is alone, which
 })
 
 test('an error that nobody classified is an outage, unless it comes again while other batches succeed', () => {
-  expect(verdict('bug', { rows: 25, outages: 0 }, busy)).toBe('retry')
-  expect(verdict('bug', { rows: 25, outages: 5 }, quiet)).toBe('retry')
-  expect(verdict('bug', { rows: 25, outages: 1 }, busy)).toBe('split')
-  expect(verdict('bug', { rows: 1, outages: 1 }, busy)).toBe('count')
+  expect(verdict('bug', { rows: 25, failedAlike: false }, busy)).toBe('retry')
+  expect(verdict('bug', { rows: 25, failedAlike: true }, quiet)).toBe('retry')
+  expect(verdict('bug', { rows: 25, failedAlike: true }, busy)).toBe('split')
+  expect(verdict('bug', { rows: 1, failedAlike: true }, busy)).toBe('count')
 })
 
-test('a batch whose third holder vanished is halved, and a single row is buried', () => {
-  expect(judgeTakenOver({ rows: 25, takeovers: 2 })).toBe('write')
-  expect(judgeTakenOver({ rows: 25, takeovers: 3 })).toBe('split')
-  expect(judgeTakenOver({ rows: 1, takeovers: 3 })).toBe('bury')
+test('a batch whose third holder vanished is halved; a single row gets as many holders as attempts', () => {
+  const judged = (rows: number, takeovers: number) => judgeTakenOver({ rows, takeovers }, quiet)
+  expect([judged(25, 2), judged(25, 3)]).toEqual(['write', 'split'])
+  expect([judged(1, 3), judged(1, 7), judged(1, 8)]).toEqual(['write', 'write', 'bury'])
 })

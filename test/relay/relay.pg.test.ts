@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { Failure } from '../../src/foundation/failure.ts'
 import { closePool, type Sql } from '../../src/postgres/pool.ts'
+import { claimBatch } from '../../src/queue/claim-batch.ts'
 import { row, stageAll } from '../queue/rows.ts'
 import { cloneDatabase, type TestDatabase } from '../support/postgres.ts'
 import { FaultyStore, startRelay } from './fixture.ts'
@@ -120,26 +121,80 @@ test('a put whose answer is lost is not put twice under another name', async () 
   expect(store.objects.size).toBe(1)
 })
 
-test('a worker that is given up in a put leaves its lease, and another takes the batch over whole', async () => {
+test('a batch whose holder vanished is taken over whole by another', async () => {
+  await stage(['a', 'b', 'c'])
+  const claims = database.open({ connections: 1 })
+  const batch = await claimBatch(claims, {
+    owner: 'vanished',
+    leaseSeconds: 1,
+    rowsMax: 25,
+    bytesMax: 1_000_000,
+    firstAnySize: true,
+  })
+  await closePool(claims, 1000)
+  expect(batch?.rows.length).toBe(3)
+  const { stop, events } = await startRelay(database, store)
+  await drained()
+  await stop()
+  expect(await stored()).toEqual(['a', 'b', 'c'])
+  expect(events.find(({ event }) => event === 'batch_taken_over')).toMatchObject({ takeovers: 1, rows: 3 })
+})
+
+test('a worker that is given up gives its batch back, so that restarts in an outage never bury it', async () => {
   store.beforePut = (_key, _body, signal) =>
     new Promise((_, reject) => {
       signal?.addEventListener('abort', () => reject(new Failure('outage', 'given up')))
     })
-  await stage(['a', 'b', 'c'])
-  const first = await startRelay(database, store, { leaseSeconds: 2 })
-  await expect.poll(() => store.puts, { interval: 10 }).toBe(1)
-  const giveUp = new AbortController()
-  const stopping = first.stop(giveUp.signal)
-  giveUp.abort()
-  await stopping
-  expect(first.relay.batchesInHand).toBe(1)
-  expect(await count('ingestion_batch')).toBe(1)
+  await stage(['a'])
+  for (let restart = 1; restart <= 5; restart++) {
+    const { stop, relay } = await startRelay(database, store)
+    await expect.poll(() => store.puts, { interval: 10 }).toBe(restart)
+    await stop(AbortSignal.abort())
+    expect(relay.batchesInHand).toBe(0)
+  }
+  const [batch] = await sql`SELECT status, attempts, outages, takeovers FROM ingestion_batch`
+  expect(batch).toEqual({ status: 'failed', attempts: 0, outages: 0, takeovers: 0 })
   store.beforePut = () => undefined
-  const second = await startRelay(database, store)
+  const last = await startRelay(database, store)
   await drained()
-  await second.stop()
-  expect(await stored()).toEqual(['a', 'b', 'c'])
-  expect(second.events.find(({ event }) => event === 'batch_taken_over')).toMatchObject({ takeovers: 1 })
+  await last.stop()
+  expect(await stored()).toEqual(['a'])
+  expect(await count('dead_letter')).toBe(0)
+})
+
+test('a row whose summary cannot be read is buried, and its neighbours are stored', async () => {
+  const names = Array.from({ length: 9 }, (_, i) => `${i}`)
+  await stage(names.slice(0, 4))
+  await stageAll(database, [row('<unreadable>', { summary: Buffer.from([2]) })])
+  await stage(names.slice(4))
+  const { stop } = await startRelay(database, store)
+  await drained()
+  await stop()
+  expect(await stored()).toEqual(names)
+  const letters = await sql`SELECT payload, reason FROM dead_letter`
+  expect([...letters]).toEqual([{ payload: Buffer.from('<unreadable>'), reason: 'data_refused' }])
+})
+
+test('a failed batch that is larger than what is free is not kept waiting by what came later', async () => {
+  const large = 'x'.repeat(900_000)
+  let outage = true
+  store.beforePut = (_key, body) => {
+    if (outage && body.includes('<large')) {
+      outage = false
+      throw new Failure('outage', 'once')
+    }
+  }
+  await stage([`large${large}`])
+  const { stop } = await startRelay(database, store, {
+    bufferBytesMax: 1_000_000,
+    batchRowsMax: 1,
+    bufferRowsMax: 4,
+  })
+  await expect.poll(() => outage, { interval: 5 }).toBe(false)
+  await stage(Array.from({ length: 40 }, (_, i) => `${i}`))
+  await drained()
+  await stop()
+  expect((await stored()).length).toBe(41)
 })
 
 test('a stop finishes what is being written and gives back what is not begun', async () => {

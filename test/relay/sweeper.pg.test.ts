@@ -99,6 +99,8 @@ test('a key that is not one of this batch is left alone', async () => {
   await aMinuteLater()
   expect(await sweeper.sweep(never)).toBe(0)
   expect(store.objects.size).toBe(3)
+  // It stays written down for whoever finds out why.
+  expect(await sql`SELECT 1 FROM abandoned_batch WHERE swept_at IS NULL`).toHaveLength(1)
 })
 
 test('a store that is away keeps the batch for another look', async () => {
@@ -109,7 +111,7 @@ test('a store that is away keeps the batch for another look', async () => {
   store.remove = async () => {
     throw new Error('away')
   }
-  await expect(sweeper.sweep(never)).rejects.toThrow('away')
+  expect(await sweeper.sweep(never)).toBe(0)
   store.remove = remove
   expect(await sweeper.sweep(never)).toBe(1)
 })

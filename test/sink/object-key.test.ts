@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { batchTimeMs, checksumOf, objectKey, parseObjectKey, sha256Of } from '../../src/sink/object-key.ts'
+import { uuidV7Milliseconds } from '../../src/foundation/uuid-time.ts'
+import { checksumOf, objectKey, parseObjectKey, sha256Of } from '../../src/sink/object-key.ts'
 
 /** 2026-03-04T23:59:59.999Z. */
 const batchId = '019cbb4b-4bff-7abc-8def-0123456789ab'
@@ -7,9 +8,9 @@ const name = { prefix: '', signal: 'traces', tenant: 'default', encoding: 'gzip'
 const traceKey = `traces/tenant=default/year=2026/month=03/day=04/hour=23/traces_${batchId}.binpb.gz`
 
 test('the time of a batch is in its id', () => {
-  expect(new Date(batchTimeMs(batchId)).toISOString()).toBe('2026-03-04T23:59:59.999Z')
+  expect(new Date(uuidV7Milliseconds(batchId)).toISOString()).toBe('2026-03-04T23:59:59.999Z')
   for (const wrong of ['', batchId.toUpperCase(), batchId.replace('-7', '-4'), `${batchId}0`]) {
-    expect(() => batchTimeMs(wrong)).toThrow('is not a UUIDv7')
+    expect(() => uuidV7Milliseconds(wrong)).toThrow('is not a UUIDv7')
   }
 })
 

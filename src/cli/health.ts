@@ -1,0 +1,74 @@
+import type { Clock } from '../foundation/clock.ts'
+import { asFailure } from '../foundation/failure.ts'
+import type { Check, Health } from '../ingress/admin.ts'
+import { requireSchema } from '../postgres/migrate.ts'
+import type { Sql } from '../postgres/pool.ts'
+import type { ObjectStore } from '../sink/object-store.ts'
+
+/** An answer must come before whoever asks loses patience. */
+const CHECK_MS_MAX = 1_500
+
+export interface HealthOptions {
+  sql: Sql
+  store: ObjectStore
+  /** Undefined while the process does its work. */
+  phase: () => 'starting' | 'stopping' | undefined
+  clock: Clock
+}
+
+/** What the admin port answers about this process. */
+export class HealthChecks {
+  readonly #options: HealthOptions
+  /** By what they ask: whoever asks while one is under way hears its answer, so that none pile up. */
+  readonly #asking = new Map<string, Promise<Check>>()
+
+  constructor(options: HealthOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Ready means that everything listens and the database and its schema are there. The store does not count: its
+   * outage is what the queue is for.
+   */
+  async ready(): Promise<Health> {
+    const phase = this.#options.phase()
+    if (phase !== undefined) return { ok: false, checks: { process: { ok: false, message: phase } } }
+    const database = await this.#check('database', () => requireSchema(this.#options.sql))
+    return { ok: database.ok, checks: { database } }
+  }
+
+  /** The same with the store. */
+  async health(): Promise<Health> {
+    const { store, clock } = this.#options
+    const [ready, reached] = await Promise.all([
+      this.ready(),
+      this.#check('store', () => store.stat('health', clock.deadline(CHECK_MS_MAX))),
+    ])
+    return { ok: ready.ok && reached.ok, checks: { ...ready.checks, store: reached } }
+  }
+
+  async #check(what: string, ask: () => Promise<unknown>): Promise<Check> {
+    const { clock } = this.#options
+    const answered = new AbortController()
+    const asking = this.#asking.get(what) ?? this.#ask(what, ask)
+    const late = clock.sleep(CHECK_MS_MAX, answered.signal).then((): Check => {
+      return { ok: false, message: `no answer within ${CHECK_MS_MAX} ms` }
+    })
+    try {
+      return await Promise.race([asking, late])
+    } finally {
+      answered.abort()
+    }
+  }
+
+  #ask(what: string, ask: () => Promise<unknown>): Promise<Check> {
+    const asking = ask()
+      .then(
+        (): Check => ({ ok: true }),
+        (thrown): Check => ({ ok: false, message: asFailure(thrown).message }),
+      )
+      .finally(() => this.#asking.delete(what))
+    this.#asking.set(what, asking)
+    return asking
+  }
+}
