@@ -2,6 +2,7 @@ import type { Clock } from '../foundation/clock.ts'
 import type { Service } from '../foundation/service.ts'
 
 const INTERVAL_MS = 1_000
+/** With less free disk than this, in bytes, nothing is taken any more: 1 GiB. */
 export const FREE_BYTES_MIN = 1024 ** 3
 
 /**
@@ -12,15 +13,23 @@ export class DiskGuard implements Service {
   readonly name = 'disk guard'
   readonly #freeDiskBytes: () => Promise<number>
   readonly #clock: Clock
+  readonly #onFailed: (error: unknown) => void
   readonly #stopping = new AbortController()
   #freeBytes = Number.POSITIVE_INFINITY
   #loop: Promise<void> | undefined
 
-  constructor(freeDiskBytes: () => Promise<number>, clock: Clock) {
+  /** `onFailed` is told of each look at the disk, once a second, that failed; the last figure stays until one succeeds. */
+  constructor(
+    freeDiskBytes: () => Promise<number>,
+    clock: Clock,
+    onFailed: (error: unknown) => void = () => undefined,
+  ) {
     this.#freeDiskBytes = freeDiskBytes
     this.#clock = clock
+    this.#onFailed = onFailed
   }
 
+  /** @throws what `freeDiskBytes` threw, when already the first look failed. */
   async start(): Promise<void> {
     this.#freeBytes = await this.#freeDiskBytes()
     this.#loop = this.#watch()
@@ -39,7 +48,11 @@ export class DiskGuard implements Service {
     for (;;) {
       await this.#clock.sleep(INTERVAL_MS, this.#stopping.signal)
       if (this.#stopping.signal.aborted) return
-      this.#freeBytes = await this.#freeDiskBytes()
+      try {
+        this.#freeBytes = await this.#freeDiskBytes()
+      } catch (error) {
+        this.#onFailed(error)
+      }
     }
   }
 }

@@ -42,6 +42,7 @@ export function findBinaries(): PostgresBinaries {
   return binariesIn(realpathSync(join(dirname(dirname(entry)), 'native')), version)
 }
 
+/** The programs below `folder`, which nobody looks for here; `version` is that of their package. */
 export function binariesIn(folder: string, version: string): PostgresBinaries {
   return {
     folder,

@@ -33,6 +33,7 @@ export interface EmbeddedFolder {
   readonly startLock: string
 }
 
+/** The paths below `dataDir`; nothing is made. */
 export function embeddedFolder(dataDir: string): EmbeddedFolder {
   const home = join(dataDir, 'postgres')
   return {

@@ -30,6 +30,7 @@ export class Secret {
 /** As libpq's `sslmode`, less `allow`, which asks for less than `prefer`. */
 export type TlsMode = 'disable' | 'prefer' | 'require' | 'verify-ca' | 'verify-full'
 
+/** How the connection is encrypted and whose certificates count (PostgreSQL documentation, 32.19 "SSL Support"). */
 export interface TlsLocation {
   readonly mode: TlsMode
   /** Files in PEM format. `rootCertificate` is `system` for the authorities that Node.js trusts. */
@@ -58,6 +59,7 @@ const tlsModes: Readonly<Record<string, TlsMode>> = {
   'verify-full': 'verify-full',
 }
 
+/** No encryption: for Unix sockets, and where `sslmode` does not ask for it. */
 export const noTls: TlsLocation = {
   mode: 'disable',
   rootCertificate: undefined,
