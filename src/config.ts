@@ -1,5 +1,5 @@
-import { type Environment, type Parsed, parseSettings } from './foundation/setting.ts'
-import { ingressRules, ingressSettings } from './ingress/settings.ts'
+import { type Environment, type Parsed, parseSettings, type SettingsRule } from './foundation/setting.ts'
+import { GROWTH_MAX, ingressRules, ingressSettings } from './ingress/settings.ts'
 import { postgresSettings } from './postgres/settings.ts'
 import { queueSettings } from './queue/settings.ts'
 import { relayRules, relaySettings } from './relay/settings.ts'
@@ -25,10 +25,20 @@ const declaration = {
   ...telemetrySettings,
 }
 
+/** The values of all settings. */
 export type Config = Parsed<typeof declaration>
 
+/** Rules over settings of several parts. */
+const rulesBetweenParts: readonly SettingsRule<typeof declaration>[] = [
+  {
+    names: ['MAX_BODY_BYTES', 'STAGING_MAX_BYTES'],
+    rule: `STAGING_MAX_BYTES must be at least ${GROWTH_MAX} times MAX_BODY_BYTES, to which JSON can grow: the largest request would be told to come again for ever`,
+    holds: (values) => GROWTH_MAX * values.MAX_BODY_BYTES <= values.STAGING_MAX_BYTES,
+  },
+]
+
 /** Rules over several settings. */
-export const settingsRules = [...ingressRules, ...relayRules, ...sinkRules]
+export const settingsRules = [...ingressRules, ...relayRules, ...sinkRules, ...rulesBetweenParts]
 
 /**
  * Reads every setting from the environment.

@@ -78,3 +78,29 @@ test('half of the store’s credentials is a fault', () => {
     '1 setting is wrong:\n  S3_ENDPOINT=http://minio:9000, AWS_ACCESS_KEY_ID=******, S3_SECRET_KEY not set: with S3_ENDPOINT, S3_ACCESS_KEY and S3_SECRET_KEY must be set too',
   )
 })
+
+const faultOf = (environment: Record<string, string>) => {
+  try {
+    readConfig(environment)
+    return undefined
+  } catch (thrown) {
+    return String(thrown).split('\n').slice(1).join('\n').trim()
+  }
+}
+
+test('a queue or a budget in which the largest request could never have a place is a fault', () => {
+  const small = { MAX_BODY_BYTES: '1MiB', STAGING_MAX_BYTES: '4MiB', MAX_INFLIGHT_BYTES: '6MiB' }
+  expect([
+    faultOf(small),
+    faultOf({ ...small, STAGING_MAX_BYTES: '4194303' }),
+    faultOf({ ...small, MAX_INFLIGHT_BYTES: '6291455' }),
+    faultOf({ MAX_BODY_BYTES: '512MiB', MAX_INFLIGHT_BYTES: '3GiB' }),
+    faultOf({ MAX_BODY_BYTES: '536870913', MAX_INFLIGHT_BYTES: '4GiB' }),
+  ]).toEqual([
+    undefined,
+    'MAX_BODY_BYTES=1MiB, STAGING_MAX_BYTES=4194303: STAGING_MAX_BYTES must be at least 4 times MAX_BODY_BYTES, to which JSON can grow: the largest request would be told to come again for ever',
+    'MAX_BODY_BYTES=1MiB, MAX_INFLIGHT_BYTES=6291455: MAX_INFLIGHT_BYTES must be at least 6 times MAX_BODY_BYTES: as sent, unpacked and turned into protobuf the largest request could never be taken',
+    undefined,
+    'MAX_BODY_BYTES=536870913: must be a number of bytes such as 1048576, 20MiB or 4GiB, at least 1KiB and at most 512MiB',
+  ])
+})

@@ -25,6 +25,7 @@ export interface ExportRequest {
   readonly reservation: Reservation
 }
 
+/** What the way of an export needs. */
 export interface ExportOptions {
   stager: { append(row: StagedRow): Promise<void> }
   overflow: { decide(bytes: number): OverflowDecision; settled(bytes: number, committed: boolean): void }
@@ -38,6 +39,12 @@ const UNPACKING_MAX = 3
 const UNPACKING_WAITING_MAX = 32
 /** How much more comes out of a body that does not say it: OTLP shrinks to a seventh, or to less the larger it is. */
 const EXPECTED_RATIO = 16
+
+/**
+ * What a row may hold. The relay's driver reads a `bytea` as hexadecimal text, and a string of V8 ends at 2^29 − 24
+ * characters: a larger payload could be stored and never be read again.
+ */
+const PAYLOAD_BYTES_MAX = 255 * 1024 ** 2
 
 /**
  * The way of every export from its bytes to its commit, the same for all signals, formats and protocols:
@@ -86,6 +93,11 @@ export class ExportPath {
     let payload = walked.body
     if (encoding === 'gzip') {
       payload = gzip !== undefined && walked.body === bytes ? gzip : await pack(walked.body)
+    }
+
+    if (payload.length > PAYLOAD_BYTES_MAX) {
+      const message = `the request would be stored as ${payload.length} bytes; a row holds at most ${PAYLOAD_BYTES_MAX}`
+      return { kind: 'too_large', message }
     }
 
     const decision = this.#options.overflow.decide(payload.length)

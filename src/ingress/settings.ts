@@ -9,6 +9,14 @@ import {
   text,
 } from '../foundation/setting.ts'
 
+/**
+ * How much larger a request can be when it is staged than when it came, or was unpacked: in JSON a bucket count takes two
+ * bytes, a digit and a comma, and eight in protobuf. The repair of strings makes at most three bytes of one.
+ */
+export const GROWTH_MAX = 4
+/** What one request can hold at once of the bytes in flight, in bodies: as it came, unpacked, and grown. */
+const HELD_BODIES_MAX = 1 + 1 + GROWTH_MAX
+
 /** Where Sluice listens, and what it takes. */
 export const ingressSettings = {
   HOST: text({ default: '127.0.0.1', about: 'The address that OTLP is taken on; 0.0.0.0 for every one.' }),
@@ -32,7 +40,7 @@ export const ingressSettings = {
   MAX_BODY_BYTES: bytes({
     default: 20 * 1024 ** 2,
     min: 1024,
-    max: 1024 ** 3,
+    max: 512 * 1024 ** 2,
     about: 'The largest request, both as it is sent and unpacked; a larger one is answered 413.',
   }),
   MAX_INFLIGHT_BYTES: bytes({
@@ -64,10 +72,11 @@ export const ingressSettings = {
   }),
 }
 
+/** Rules over several settings of the ingress. */
 export const ingressRules: readonly SettingsRule<typeof ingressSettings>[] = [
   {
     names: ['MAX_BODY_BYTES', 'MAX_INFLIGHT_BYTES'],
-    rule: 'MAX_BODY_BYTES must not be larger than MAX_INFLIGHT_BYTES: the largest request could never be taken',
-    holds: (values) => values.MAX_BODY_BYTES <= values.MAX_INFLIGHT_BYTES,
+    rule: `MAX_INFLIGHT_BYTES must be at least ${HELD_BODIES_MAX} times MAX_BODY_BYTES: as sent, unpacked and turned into protobuf the largest request could never be taken`,
+    holds: (values) => HELD_BODIES_MAX * values.MAX_BODY_BYTES <= values.MAX_INFLIGHT_BYTES,
   },
 ]

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest'
 import {
   chunk,
   head,
+  JSON_TYPE,
   lastChunk,
   oneSpan,
   PROTOBUF,
@@ -109,4 +110,56 @@ test('what a compressed body becomes counts as in flight too', async () => {
   const second = await send(ingress.port, { headers: packedAs('gzip'), body })
   release()
   expect([second.status, (await first).status, ingress.budget.usedBytes]).toEqual([503, 200, 0])
+})
+
+test('the largest request that grows the most has room when it is alone: packed JSON of nothing but bucket counts', async () => {
+  const limit = MIB
+  await using ingress = await serveIngress({ maxBodyBytes: limit, inflightBytes: 6 * limit })
+  const [start, end] = [
+    '{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":[1',
+    ']}]}}]}]}]}',
+  ]
+  const counts = Math.floor((limit - 200 - start.length - end.length) / 2)
+  // Level 0 packs without making anything smaller.
+  const body = gzipSync(start + ',1'.repeat(counts) + end, { level: 0 })
+  const release = ingress.stager.hold()
+  const answer = send(ingress.port, {
+    path: '/v1/metrics',
+    headers: { 'content-type': JSON_TYPE, 'content-encoding': 'gzip' },
+    body,
+  })
+  await ingress.stager.whenAppended(1)
+  const held = ingress.budget.usedBytes / limit
+  release()
+  expect([(await answer).status, ingress.stager.rows[0]?.items]).toEqual([200, 1])
+  expect(held).toBeGreaterThan(5.99)
+  expect(held).toBeLessThanOrEqual(6)
+})
+
+test('the largest request of bad bytes has room when it is alone, and is stored three times as long', async () => {
+  await using ingress = await serveIngress({ maxBodyBytes: MIB, inflightBytes: 6 * MIB })
+  const body = spanOfBytes(MIB)
+  body.fill(0xff, body.length - MIB + 200)
+  const packed = await send(ingress.port, {
+    headers: packedAs('gzip'),
+    body: gzipSync(body),
+  })
+  const plain = await send(ingress.port, { body })
+  expect([packed.status, plain.status, ingress.budget.usedBytes]).toEqual([200, 200, 0])
+  for (const { unpackedBytes } of ingress.stager.rows) expect(unpackedBytes / MIB).toBeGreaterThan(2.99)
+})
+
+test('what would make a larger row than can be read again is 413 with its size, and is not staged', async () => {
+  await using ingress = await serveIngress({ maxBodyBytes: 512 * MIB, inflightBytes: 4096 * MIB })
+  // One unknown field, whose content nobody looks at.
+  const body = Buffer.alloc(256 * MIB)
+  body[0] = 0x7a
+  const content = body.length - 6
+  for (let at = 0; at < 5; at++) body[1 + at] = ((content / 2 ** (7 * at)) & 0x7f) | (at < 4 ? 0x80 : 0)
+  const answer = await send(ingress.port, { body })
+  expect([answer.status, readStatus(answer), ingress.stager.appended]).toEqual([
+    413,
+    { code: 8, message: 'the request would be stored as 268435456 bytes; a row holds at most 267386880' },
+    0,
+  ])
 })
