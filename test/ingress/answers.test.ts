@@ -223,8 +223,8 @@ test('each refusal of a policy is one log line with its event, reason and reques
   ])
 })
 
-test('a limited rate admits 50 requests a second within 5 %, and every other request hears 429', async () => {
-  await using ingress = await serveIngress({ rateLimit: { perSecond: 50, burst: 1 } })
+test('a limited rate admits its burst and 50 requests a second within 5 %, and every other request hears 429', async () => {
+  await using ingress = await serveIngress({ rateLimit: { perSecond: 50, burst: 10 } })
   const agent = new http.Agent({ keepAlive: true, maxSockets: 4 })
   const counts = { 200: 0, 429: 0 } as Record<number, number>
   const startedMs = performance.now()
@@ -238,7 +238,8 @@ test('a limited rate admits 50 requests a second within 5 %, and every other req
   const seconds = (performance.now() - startedMs) / 1000
   agent.destroy()
   expect(Object.keys(counts)).toEqual(['200', '429'])
-  expect(Math.abs((counts[200] ?? 0) / seconds / 50 - 1)).toBeLessThan(0.05)
+  // The burst is larger than what flows in while the machine is busy with others and the loop is late.
+  expect(Math.abs((counts[200] ?? 0) / (10 + 50 * seconds) - 1)).toBeLessThan(0.05)
 })
 
 test('a bug is logged once, with its stack, and the sender is told to come again', async () => {
