@@ -1,9 +1,8 @@
 import { once } from 'node:events'
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import http from 'node:http'
 import { createConnection, type Socket } from 'node:net'
 import { Writable } from 'node:stream'
-import { fileURLToPath } from 'node:url'
 import protobuf from 'protobufjs'
 import { ByteBudget } from '../../src/foundation/byte-budget.ts'
 import { systemClock } from '../../src/foundation/clock.ts'
@@ -55,12 +54,9 @@ function nested(tags: number[], content: Buffer): Buffer {
   return tags.reduceRight((inner, tag) => field(tag, inner), content)
 }
 
-/** A request of a real SDK, from `../shared/payloads`. */
+/** A request of a real SDK, from `test/payloads`. */
 export function payload(name: string): Buffer {
-  const path = fileURLToPath(new URL(`../../../shared/payloads/${name}`, import.meta.url))
-  if (!existsSync(path))
-    throw new Error(`A payload is missing: it is expected beside this checkout, at ${path}`)
-  return readFileSync(path)
+  return readFileSync(new URL(`../payloads/${name}`, import.meta.url))
 }
 
 /** Takes rows as the staging queue does, and fails or waits when told to. */
