@@ -81,7 +81,7 @@ const refusals: {
 
 for (const type of [PROTOBUF, JSON_TYPE] as const) {
   for (const { title, status, code, request, arrange, options } of refusals) {
-    test(`${title}: ${status} as google.rpc.Status in ${type}`, async () => {
+    test(`D10: ${title}: ${status} as google.rpc.Status in ${type}`, async () => {
       await using ingress = await serveIngress(options)
       arrange?.(ingress)
       if (status === 429 && options?.rateLimit !== undefined) await send(ingress.port, { body: oneSpan })
@@ -101,7 +101,7 @@ for (const type of [PROTOBUF, JSON_TYPE] as const) {
     })
   }
 
-  test(`a full success in ${type} says nothing but 200`, async () => {
+  test(`D10: a full success in ${type} says nothing but 200`, async () => {
     await using ingress = await serveIngress()
     const answer = await send(ingress.port, { headers: { 'content-type': type }, body: bodies[type] })
     expect([answer.status, answer.headers['content-type'], answer.body.toString()]).toEqual([
@@ -118,7 +118,7 @@ function retryAfterIsRight({ status, headers }: Answer): boolean {
   return status === 429 || status === 503 ? /^[1-5]$/.test(header ?? '') : header === undefined
 }
 
-test('a request without a content type of ours is answered in JSON: 404, 405 and 415', async () => {
+test('D10: a request without a content type of ours is answered in JSON: 404, 405 and 415', async () => {
   await using ingress = await serveIngress()
   const answers = await Promise.all([
     send(ingress.port, { path: '/nope', headers: {}, body: oneSpan }),

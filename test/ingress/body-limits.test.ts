@@ -30,7 +30,7 @@ test('a body of exactly the limit is taken, one byte more is 413', async () => {
   ])
 })
 
-test('the limit counts the bytes that come in chunks: 20 MiB is taken, 21 MiB is 413', async () => {
+test('C8: the limit counts the bytes that come in chunks: 20 MiB is taken, 21 MiB is 413', async () => {
   await using ingress = await serveIngress()
   const statuses = []
   for (const body of [spanOfBytes(LIMIT), spanOfBytes(LIMIT + MIB)]) {

@@ -88,7 +88,7 @@ test('requests that come in one piece are answered in their order', async () => 
   connection.socket.destroy()
 })
 
-test('an upload that expects to be told is refused before it is sent: too large, no room, rate, path', async () => {
+test('D3: an upload that expects to be told is refused before it is sent: too large, no room, rate, path', async () => {
   const expects = (path: string, length: number) =>
     `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Type: ${PROTOBUF}\r\nExpect: 100-continue\r\nContent-Length: ${length}\r\n\r\n`
   await using ingress = await serveIngress({ inflightBytes: MIB, rateLimit: { perSecond: 0.001, burst: 3 } })
@@ -112,7 +112,7 @@ test('an upload that expects to be told is refused before it is sent: too large,
   ])
 })
 
-test('an upload that expects to be told and is welcome hears 100, then 200', async () => {
+test('D3: an upload that expects to be told and is welcome hears 100, then 200', async () => {
   await using ingress = await serveIngress()
   const connection = new RawConnection(ingress.port)
   connection.write(head('Expect: 100-continue', `Content-Length: ${oneSpan.length}`))
@@ -130,7 +130,7 @@ test('an expectation that nobody knows is passed over', async () => {
   expect(answer.status).toBe(200)
 })
 
-test('a client that goes on sending 30 MB can still read why it was refused', async () => {
+test('D3: a client that goes on sending 30 MB can still read why it was refused', async () => {
   await using ingress = await serveIngress()
   const connection = new RawConnection(ingress.port)
   connection.write(head(`Content-Length: ${30 * MIB}`))
@@ -141,7 +141,7 @@ test('a client that goes on sending 30 MB can still read why it was refused', as
   connection.socket.destroy()
 })
 
-test('a client that stops in the middle of a refused upload does not hold its connection', async () => {
+test('D3: a client that stops in the middle of a refused upload does not hold its connection', async () => {
   await using ingress = await serveIngress()
   const connection = new RawConnection(ingress.port)
   connection.write(head(`Content-Length: ${30 * MIB}`)).write(Buffer.alloc(1000))
@@ -150,7 +150,7 @@ test('a client that stops in the middle of a refused upload does not hold its co
   connection.socket.destroy()
 })
 
-test('a chunked body is read whatever its chunks are: single bytes, extensions, trailers, compressed', async () => {
+test('C8: a chunked body is read whatever its chunks are: single bytes, extensions, trailers, compressed', async () => {
   await using ingress = await serveIngress()
   const packed = gzipSync(oneSpan)
   const chunked = head('Transfer-Encoding: chunked')
@@ -169,7 +169,7 @@ test('a chunked body is read whatever its chunks are: single bytes, extensions, 
   expect(ingress.stager.rows.map(({ payload }) => payload)).toEqual([oneSpan, oneSpan, oneSpan, packed])
 })
 
-test('a chunked body that is cut off stages nothing and logs nothing but JSON', async () => {
+test('C8: a chunked body that is cut off stages nothing and logs nothing but JSON', async () => {
   await using ingress = await serveIngress()
   const cut = new RawConnection(ingress.port)
   cut.write(head('Transfer-Encoding: chunked')).write('20\r\n').write(oneSpan.subarray(0, 10))
@@ -179,7 +179,7 @@ test('a chunked body that is cut off stages nothing and logs nothing but JSON', 
   expect([ingress.stager.appended, ingress.lines()]).toEqual([0, []])
 })
 
-test('chunks that are not HTTP are 400 in the request’s own format', async () => {
+test('C8: chunks that are not HTTP are 400 in the request’s own format', async () => {
   await using ingress = await serveIngress()
   const broken = new RawConnection(ingress.port)
   broken.write(head('Transfer-Encoding: chunked')).write(chunk(oneSpan)).write('what is this\r\n')
@@ -234,7 +234,7 @@ test('broken bytes behind a good request do not take its answer away', async () 
   connection.socket.destroy()
 })
 
-test('a thousand hang-ups after a whole body: each row committed once, nothing logged, nothing held', async () => {
+test('D5: a thousand hang-ups after a whole body: each row committed once, nothing logged, nothing held', async () => {
   await using ingress = await serveIngress()
   for (let round = 1; round <= 10; round++) {
     const release = ingress.stager.hold()
@@ -252,7 +252,7 @@ test('a thousand hang-ups after a whole body: each row committed once, nothing l
   expect([ingress.stager.rows.length, ingress.settled.length, ingress.lines()]).toEqual([2000, 2000, []])
 })
 
-test('hang-ups in the middle of a body stage nothing and give their bytes back', async () => {
+test('D5: hang-ups in the middle of a body stage nothing and give their bytes back', async () => {
   await using ingress = await serveIngress()
   const connections = Array.from({ length: 50 }, () =>
     new RawConnection(ingress.port).write(head('Content-Length: 100000')).write(Buffer.alloc(1000)),
