@@ -14,24 +14,30 @@ export interface Check {
   readonly message?: string
 }
 
+/** Whether a process is well: all of its checks, and what follows from them. */
 export interface Health {
   readonly ok: boolean
   /** By the name of the part: `database`, `schema`, `store`. */
   readonly checks: Readonly<Record<string, Check>>
 }
 
-/** What an API handler is asked, and what it answers: `body` becomes JSON unless it is text that already is. */
+/** What an API handler is asked. */
 export interface ApiRequest {
   /** The named segments of the path, decoded. */
   readonly params: Readonly<Record<string, string>>
   readonly query: Readonly<Record<string, string>>
 }
+
+/** What an API handler answers: `body` becomes JSON unless it is text that already is. */
 export interface ApiAnswer {
   readonly status: 200 | 400 | 404 | 503
   readonly body: unknown
 }
+
+/** Answers one `GET` of the API; a rejection is logged and answered 500. */
 export type ApiHandler = (request: ApiRequest) => Promise<ApiAnswer>
 
+/** What the admin server needs. */
 export interface AdminOptions {
   host: string
   /** 0 for any free port; `address` tells which. */

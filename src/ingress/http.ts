@@ -20,6 +20,7 @@ import { breakOffReading, declaredLength, Reservation, readBody } from './read-b
 import { awaitsContinue, type Reply, reply } from './reply.ts'
 import { requestIdOf } from './request-id.ts'
 
+/** What the OTLP/HTTP listener needs. */
 export interface HttpIngressOptions {
   host: string
   /** 0 for any free port; `address` tells which. */

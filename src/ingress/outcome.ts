@@ -10,6 +10,7 @@ export type Outcome =
   | { readonly kind: 'dropped'; readonly items: number; readonly policy: 'drop' | 'sample' }
   | { readonly kind: RefusalKind; readonly message: string; readonly retryAfterSeconds?: number }
 
+/** An outcome that is told as an error. */
 export type Refusal = Exclude<Outcome, { kind: 'accepted' } | { kind: 'dropped' }>
 
 /** The numbers of google.rpc.Code that we use (googleapis, google/rpc/code.proto). */
@@ -23,6 +24,7 @@ export const rpcCodes = {
   unauthenticated: 16,
 } as const
 
+/** One of those numbers. */
 export type RpcCode = (typeof rpcCodes)[keyof typeof rpcCodes]
 
 interface Verdict {
@@ -50,6 +52,7 @@ const refusals = {
   bug: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
 } as const satisfies Record<string, Verdict>
 
+/** Why a request was not taken, as the metrics name it. */
 export type RefusalKind = keyof typeof refusals
 
 /** A wait longer than what is left of an SDK's 10 s deadline makes it drop its batch at once. */

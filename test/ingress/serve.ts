@@ -15,7 +15,9 @@ import type { OverflowDecision } from '../../src/queue/overflow.ts'
 import { createLogger, type Log } from '../../src/telemetry/log.ts'
 import { createMetrics, type Metrics } from '../../src/telemetry/metrics.ts'
 
+/** The media type of OTLP/HTTP in protobuf. */
 export const PROTOBUF = 'application/x-protobuf'
+/** The media type of OTLP/HTTP in JSON. */
 export const JSON_TYPE = 'application/json'
 
 /** One span in protobuf: trace id, span id and name, in one ResourceSpans and one ScopeSpans. */
@@ -92,6 +94,7 @@ export class FakeStager {
   }
 }
 
+/** A listener that runs, and what a test may ask of it. */
 export interface Ingress {
   readonly port: number
   readonly http: HttpIngress
@@ -177,12 +180,14 @@ export function collectingLog(): { log: Log; lines: () => Record<string, unknown
   return { log, lines }
 }
 
+/** A whole answer. */
 export interface Answer {
   readonly status: number
   readonly headers: http.IncomingHttpHeaders
   readonly body: Buffer
 }
 
+/** What to send; what is left out is that of an export of traces in protobuf. */
 export interface Request {
   method?: string
   path?: string
@@ -287,6 +292,8 @@ export function chunk(bytes: Buffer, extension = ''): Buffer {
     Buffer.from('\r\n'),
   ])
 }
+
+/** The chunk that ends a body. */
 export const lastChunk = Buffer.from('0\r\n\r\n')
 
 const messages = protobuf.parse(`
