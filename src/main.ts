@@ -43,6 +43,7 @@ import { collectProcessMetrics, createMetrics, type Metrics } from './telemetry/
 const random = Math.random
 const STATEMENT_MS_MAX = 30_000
 const LOG_CLOSE_MS_MAX = 1_000
+const STORE_PREPARE_MS_MAX = 2_000
 const DATABASE_RETRY_MS = { baseMs: 250, maxMs: 5_000, random }
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -176,7 +177,8 @@ function storeService(store: ObjectStore): Service {
 /** A store that is away at the start is what the queue is for; one that refuses us needs an operator. */
 async function prepareStore(store: ObjectStore, log: Log, metrics: Metrics): Promise<void> {
   try {
-    await store.prepare()
+    // Not the store's own deadline: what is taken meanwhile needs no store.
+    await store.prepare(clock.deadline(STORE_PREPARE_MS_MAX))
     metrics.storeUp.set(1)
   } catch (error) {
     if (asFailure(error).kind === 'configuration') throw error

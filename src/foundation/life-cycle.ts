@@ -5,6 +5,8 @@ import type { Service } from './service.ts'
 
 /** What all services together get, after `giveUp`, to leave things in order. */
 const PATIENCE_MS = 4_000
+/** What each gets even when that is used up. */
+const PATIENCE_EACH_MS = 250
 
 /**
  * Services in the order of their start, from the far end of the data to the door, so that each finds what it hands
@@ -26,7 +28,7 @@ export class LifeCycle {
   }
 
   /**
-   * Stops everything, one after the other; a second call waits for the first. It ends at the latest 4 s after
+   * Stops everything, one after the other; a second call waits for the first. It ends some 5 s after
    * `giveUp` aborts, whatever hangs.
    *
    * @throws what a service threw, or a Failure that names those that did not stop.
@@ -38,21 +40,24 @@ export class LifeCycle {
 
   async #stopAll(giveUp: AbortSignal): Promise<void> {
     const failures: unknown[] = []
-    const stopped = new AbortController()
-    const outOfPatience = aborted(giveUp)
-      .then(() => this.#clock.sleep(PATIENCE_MS, stopped.signal))
-      .then(() => 'hangs' as const)
+    const gaveUp = aborted(giveUp).then(() => this.#clock.monotonicMs())
     for (const service of this.#started.reverse()) {
+      const stopped = new AbortController()
+      const hangs = gaveUp.then(async (sinceMs) => {
+        const leftMs = Math.max(PATIENCE_EACH_MS, sinceMs + PATIENCE_MS - this.#clock.monotonicMs())
+        await this.#clock.sleep(leftMs, stopped.signal)
+        return 'hangs' as const
+      })
       try {
-        const ended = await Promise.race([service.stop(giveUp), outOfPatience])
+        const ended = await Promise.race([service.stop(giveUp), hangs])
         if (ended === 'hangs')
           failures.push(new Failure('outage', `the ${service.name} did not stop in time`))
       } catch (thrown) {
         // The others still have to stop.
         failures.push(thrown)
       }
+      stopped.abort()
     }
-    stopped.abort()
     if (failures.length === 1) throw failures[0]
     if (failures.length > 1) throw new AggregateError(failures, 'several parts could not stop')
   }

@@ -106,6 +106,47 @@ test('a poisoned row is found by splitting and buried after MAX_ATTEMPTS, and it
   expect(await count('abandoned_batch')).toBeLessThanOrEqual(6)
 })
 
+test('H8: wrong credentials, a clock that is off and a full store blame nobody, however often they come', async () => {
+  const refusals = [
+    new Failure('configuration', 'no', { code: 'AccessDenied' }),
+    new Failure('configuration', 'no', { code: 'SignatureDoesNotMatch' }),
+    new Failure('outage', 'no', { code: 'RequestTimeTooSkewed' }),
+    new Failure('outage', 'no', { code: 'NoSuchBucket' }),
+    new Failure('outage', 'no', { code: 'XMinioStorageFull' }),
+  ]
+  store.beforePut = () => {
+    const refusal = refusals.shift()
+    if (refusal !== undefined) throw refusal
+  }
+  await stage(['a'])
+  // One attempt would be enough to bury a row that is to blame.
+  const { stop, events } = await startRelay(database, store, { attemptsMax: 1 })
+  await drained()
+  await stop()
+  expect(refusals).toEqual([])
+  expect(await stored()).toEqual(['a'])
+  expect(await count('dead_letter')).toBe(0)
+  const failed = events.filter(({ event }) => event === 'batch_persist_failed')
+  expect(new Set(failed.map(({ attempts }) => attempts))).toEqual(new Set([0]))
+})
+
+test('G8: a batch across a change in the length of ids is put twice with the same bytes, in the order of numbers', async () => {
+  await sql`ALTER SEQUENCE ingestion_queue_id_seq RESTART WITH 99999998`
+  const puts: { key: string; body: string }[] = []
+  store.beforePut = (key, body) => {
+    puts.push({ key, body: body.toString() })
+    if (puts.length === 1) throw new Failure('outage', 'once')
+  }
+  await stage(['a', 'bb', 'ccc', 'dddd'])
+  const { stop } = await startRelay(database, store)
+  await drained()
+  await stop()
+  expect(puts.map(({ body }) => body)).toEqual(['<a><bb><ccc><dddd>', '<a><bb><ccc><dddd>'])
+  expect(puts[0]?.key).toBe(puts[1]?.key)
+  const [object] = await sql`SELECT queue_ids::text, offsets::text FROM stored_object`
+  expect(object).toEqual({ queue_ids: '{99999998,99999999,100000000,100000001}', offsets: '{0,3,7,12}' })
+})
+
 test('a put whose answer is lost is not put twice under another name', async () => {
   let lost = false
   store.afterPut = () => {
