@@ -33,6 +33,7 @@ const sqlStates: Readonly<Record<string, Verdict>> = {
   '42P05': configuration('a prepared statement is there already, as behind a pooler in transaction mode'),
   '53': outage('the database is short of something'),
   '54': data('a row is over a limit of the database'),
+  '55000': outage('the database is not in a state to do this'),
   '55006': outage('something in the database is in use'),
   '55P03': outage('a lock in the database was not to be had'),
   '57014': outage('the database cancelled the statement'),
