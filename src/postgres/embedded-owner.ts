@@ -1,7 +1,7 @@
 import type { Clock } from '../foundation/clock.ts'
 import { Failure } from '../foundation/failure.ts'
 import type { DatabaseLocation } from './location.ts'
-import { closePool, openPool, type Sql } from './pool.ts'
+import { answerOf, closePool, openPool, type Sql } from './pool.ts'
 import { classifyPostgresError } from './sqlstate.ts'
 
 /** `pg_advisory_lock` key of the owner of an embedded server. */
@@ -82,7 +82,10 @@ export class EmbeddedOwner {
     const { clock, dataDir } = this.#options
     const until = clock.monotonicMs() + PATIENCE_MS
     for (;;) {
-      const [row] = await this.#sql<[{ held: boolean }]>`SELECT pg_try_advisory_lock(${OWNER_LOCK}) AS held`
+      const [row] = await answerOf(
+        this.#sql,
+        this.#sql<[{ held: boolean }]>`SELECT pg_try_advisory_lock(${OWNER_LOCK}) AS held`,
+      )
       if (row.held) {
         this.#holds = true
         return
@@ -99,9 +102,12 @@ export class EmbeddedOwner {
   }
 
   async #holder(): Promise<string> {
-    const rows = await this.#sql<{ name: string }[]>`
-      SELECT application_name AS name FROM pg_locks JOIN pg_stat_activity USING (pid)
-      WHERE locktype = 'advisory' AND objid = ${OWNER_LOCK} AND granted`
+    const rows = await answerOf<readonly { name: string }[]>(
+      this.#sql,
+      this.#sql<{ name: string }[]>`
+        SELECT application_name AS name FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE locktype = 'advisory' AND objid = ${OWNER_LOCK} AND granted`,
+    )
     const pid = rows[0]?.name.slice(NAME.length + 1)
     return pid === undefined ? '' : ` (process ${pid})`
   }

@@ -23,7 +23,7 @@ import {
 } from './embedded-folder.ts'
 import { EmbeddedOwner } from './embedded-owner.ts'
 import type { DatabaseLocation } from './location.ts'
-import { closePool, openPool, type Sql } from './pool.ts'
+import { answerOf, closePool, openPool, type Sql } from './pool.ts'
 import { disownPostmasterPid, isAlive, isPostmasterOf, readPostmaster } from './postmaster-pid.ts'
 import { CACHE_FOLDER, makeFolder, reachableBinaries, requireReachable } from './reachable.ts'
 import { type ServerUser, serverUser } from './server-user.ts'
@@ -367,7 +367,7 @@ type Answer = 'ready' | 'busy' | 'away'
 async function knock(location: DatabaseLocation): Promise<Answer> {
   return await withSession(location, async (sql) => {
     try {
-      await sql`SELECT 1`
+      await answerOf(sql, sql`SELECT 1`)
       return 'ready'
     } catch (thrown) {
       const failure = classifyPostgresError(thrown)
@@ -379,10 +379,10 @@ async function knock(location: DatabaseLocation): Promise<Answer> {
 
 async function ensureDatabase(location: DatabaseLocation): Promise<void> {
   await withSession(location, async (sql) => {
-    const [found] = await sql`SELECT 1 FROM pg_database WHERE datname = ${DATABASE}`
+    const [found] = await answerOf(sql, sql`SELECT 1 FROM pg_database WHERE datname = ${DATABASE}`)
     if (found !== undefined) return
     try {
-      await sql.unsafe(`CREATE DATABASE ${DATABASE} OWNER ${EMBEDDED_USER}`)
+      await answerOf(sql, sql.unsafe(`CREATE DATABASE ${DATABASE} OWNER ${EMBEDDED_USER}`))
     } catch (thrown) {
       const failure = classifyPostgresError(thrown)
       if (failure.code !== DATABASE_EXISTS) throw failure
