@@ -144,7 +144,11 @@ async function startDatabase(
     clock,
   })
   await life.start({ name: 'postgresql', start: async () => undefined, stop: () => embedded.stop() })
-  const disk = new DiskGuard(() => embedded.freeDiskBytes(), clock)
+  const disk = new DiskGuard(
+    () => embedded.freeDiskBytes(),
+    clock,
+    (error) => log.warn('disk_unknown', { error }),
+  )
   await life.start(disk)
   return { location: embedded.location, disk }
 }
