@@ -171,6 +171,7 @@ CREATE VIEW ingestion_queue_status AS
             ELSE b.status
         END AS status,
     COALESCE(b.attempts, 0) AS attempts,
+    COALESCE(b.outages, 0) AS outages,
     b.next_attempt_at,
     b.lease_owner,
     b.lease_until,

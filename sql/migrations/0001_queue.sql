@@ -85,6 +85,7 @@ SELECT
   q.id, q.signal, q.tenant, q.request_id, q.received_at, q.items, q.bytes, q.batch_id,
   CASE WHEN q.batch_id IS NULL THEN 'pending' ELSE b.status END AS status,
   coalesce(b.attempts, 0) AS attempts,
+  coalesce(b.outages, 0) AS outages,
   b.next_attempt_at, b.lease_owner, b.lease_until, b.first_error, b.last_error
 FROM ingestion_queue q
 LEFT JOIN ingestion_batch b USING (batch_id);

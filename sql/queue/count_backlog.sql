@@ -1,8 +1,9 @@
 -- $1 the most pending rows, and the most failed batches, to count. Pending rows and those of failed batches wait;
--- those being worked on do not.
+-- those being worked on do not. cost_ms is what counting took the server.
 SELECT
   (pending.rows + failed.rows)::int AS rows,
-  (pending.bytes + failed.bytes)::float8 AS bytes
+  (pending.bytes + failed.bytes)::float8 AS bytes,
+  extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 * 1000 AS cost_ms
 FROM
   (
     SELECT count(*) AS rows, coalesce(sum(bytes), 0) AS bytes

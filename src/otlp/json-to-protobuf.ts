@@ -207,7 +207,7 @@ class Conversion {
   }
 
   #id(depth: number, size: number, rule: string): void {
-    this.#requireText(depth, `hex in a string: ${rule}`)
+    this.#requireText(depth, `a string of ${2 * size} hex digits, or an empty one,`)
     const bytes = this.#reader.textBytes
     const start = this.#reader.textStart
     const length = this.#reader.textEnd - start

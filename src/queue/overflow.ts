@@ -1,6 +1,6 @@
 import type { Clock } from '../foundation/clock.ts'
 import type { Service } from '../foundation/service.ts'
-import type { Backlog } from './count-backlog.ts'
+import type { Backlog, CountedBacklog } from './count-backlog.ts'
 
 export interface OverflowOptions {
   policy: 'reject' | 'drop' | 'sample'
@@ -9,7 +9,7 @@ export interface OverflowOptions {
   rowsMax: number
   bytesMax: number
   /** Counts the backlog in the database, up to so many rows. */
-  count: (limit: number) => Promise<Backlog>
+  count: (limit: number) => Promise<CountedBacklog>
   /** Told after each count. */
   onCounted?: (backlog: Backlog) => void
   /** Told when counting fails and when it works again; the last count stands until then. */
@@ -24,10 +24,8 @@ export type OverflowDecision =
   | { outcome: 'drop'; policy: 'drop' | 'sample' }
 
 const COUNT_INTERVAL_MS = 100
-/** Counting 10^6 rows takes 70 to 94 ms; the pause grows with it so that counting takes under 2 % of the time. */
+/** Counting 10^6 rows takes 70 to 94 ms; the pause grows with it so that counting takes under 2 % of the server's time. */
 const COUNT_TIME_SHARE = 0.02
-/** The quickest of so many counts tells what counting costs: the others waited for a busy machine. */
-const COUNTS_REMEMBERED = 5
 
 /**
  * Decides what happens to a request when the queue is full, without asking the database for each.
@@ -45,6 +43,7 @@ export class Overflow implements Service {
   #carried: Backlog = { rows: 0, bytes: 0 }
   #since: Backlog = { rows: 0, bytes: 0 }
   #inFlight: Backlog = { rows: 0, bytes: 0 }
+  #costMs = 0
   #loop: Promise<void> | undefined
 
   constructor(options: OverflowOptions) {
@@ -102,15 +101,11 @@ export class Overflow implements Service {
 
   async #keepCounting(): Promise<void> {
     const { clock } = this.#options
-    let tookMs = [0]
     while (!this.#stopping.signal.aborted) {
-      const costMs = Math.min(...tookMs)
-      const pauseMs = Math.max(COUNT_INTERVAL_MS, costMs / COUNT_TIME_SHARE - costMs)
-      await clock.sleep(pauseMs, this.#stopping.signal)
+      const pauseMs = this.#costMs / COUNT_TIME_SHARE - this.#costMs
+      await clock.sleep(Math.max(COUNT_INTERVAL_MS, pauseMs), this.#stopping.signal)
       if (this.#stopping.signal.aborted) return
-      const startedMs = clock.monotonicMs()
       await this.#reconcile()
-      tookMs = [clock.monotonicMs() - startedMs, ...tookMs].slice(0, COUNTS_REMEMBERED)
     }
   }
 
@@ -122,6 +117,7 @@ export class Overflow implements Service {
       // `sample` keeps going up to twice the limit, so it has to see that far.
       const counted = await count((policy === 'sample' ? 2 * rowsMax : rowsMax) + 1)
       this.#counted = counted
+      this.#costMs = counted.costMs
       this.#carried = carried
       this.#since = { rows: this.#since.rows - before.rows, bytes: this.#since.bytes - before.bytes }
       onCounted?.(counted)

@@ -227,7 +227,8 @@ class Lane {
       }
       return failure
     } finally {
-      settled.abort()
+      // With a reason of its own it would make a DOMException for each group.
+      settled.abort(null)
     }
   }
 }

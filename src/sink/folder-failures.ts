@@ -30,7 +30,8 @@ const kindOfErrno: Readonly<Record<string, FailureKind>> = {
   EXDEV: 'configuration',
   EFBIG: 'data',
   EILSEQ: 'data',
-  ENAMETOOLONG: 'data',
+  // Names are ours, made of the prefix and the batch: no request is to blame for one.
+  ENAMETOOLONG: 'configuration',
 }
 
 /** Classifies whatever a file system call threw. What nothing here knows is a `bug`: unclassified. */

@@ -84,12 +84,14 @@ export function sha256Of(checksum: string): string {
 }
 
 /**
- * Throws a `data` failure for a key that not every store can keep: an empty, `.` or `..` step between slashes (MinIO
+ * Throws a `configuration` failure for a key that not every store can keep: an empty, `.` or `..` step between slashes (MinIO
  * refuses them, in a folder they would lead out of it), control characters, text that is not Unicode, too long.
  */
 export function assertStorableKey(key: string): void {
   const refuse = (code: string, why: string) => {
-    throw new Failure('data', `the object name ${JSON.stringify(key.slice(0, 200))} ${why}`, { code })
+    throw new Failure('configuration', `the object name ${JSON.stringify(key.slice(0, 200))} ${why}`, {
+      code,
+    })
   }
   if (Buffer.byteLength(key) > keyBytesMax) refuse('KeyTooLongError', `has over ${keyBytesMax} bytes`)
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused

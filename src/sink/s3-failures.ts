@@ -54,10 +54,11 @@ const kindOfCode: Readonly<Record<string, FailureKind>> = {
   // These bytes under this name will never be taken.
   EntityTooLarge: 'data',
   EntityTooSmall: 'data',
-  InvalidObjectName: 'data',
-  KeyTooLongError: 'data',
+  // Names are ours, made of the prefix and the batch: no request is to blame for one.
+  InvalidObjectName: 'configuration',
+  KeyTooLongError: 'configuration',
   PreconditionFailed: 'data',
-  XMinioInvalidObjectName: 'data',
+  XMinioInvalidObjectName: 'configuration',
   XMinioObjectExistsAsDirectory: 'data',
   XMinioParentIsObject: 'data',
 }

@@ -34,8 +34,8 @@ export const sinkSettings = {
   }),
   S3_PREFIX: text({
     default: '',
-    pattern: /^(?!.*(?:^|\/)\.{0,2}\/)[\x21-\x5b\x5d-\x7e]{1,511}\/$/,
-    rule: 'printable ASCII that ends with "/", without a blank, a backslash, or an empty, "." or ".." step',
+    pattern: /^(?!.*(?:^|\/)\.{0,2}\/)(?!.*[^/]{256})[\x21-\x5b\x5d-\x7e]{1,511}\/$/,
+    rule: 'printable ASCII that ends with "/", without a blank, a backslash, an empty, "." or ".." step, or one of over 255 characters',
     about: 'What the name of every object begins with, in a bucket that others use too.',
   }),
 }

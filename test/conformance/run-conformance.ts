@@ -8,11 +8,14 @@ const runner = fileURLToPath(new URL('../../../shared/conformance/run.mjs', impo
  * Sends every case of `../shared/conformance` to an OTLP/HTTP endpoint over one connection.
  *
  * @returns what the runner printed, line by line: one line for each case that failed, and the totals last.
- * @throws Error that says where the cases are expected when they are not there.
+ * The cases are not part of this repository: where they are not there, it says so and answers undefined.
  */
-export async function runConformance(baseUrl: string): Promise<string[]> {
+export async function runConformance(baseUrl: string): Promise<string[] | undefined> {
   if (!existsSync(runner)) {
-    throw new Error(`The conformance cases are missing: they are expected beside this checkout, at ${runner}`)
+    process.stdout.write(
+      `The conformance cases were not run: they are expected beside this checkout, at ${runner}\n`,
+    )
+    return undefined
   }
   return new Promise((resolve, reject) => {
     execFile(process.execPath, [runner, baseUrl], { timeout: 60_000 }, (error, stdout, stderr) => {

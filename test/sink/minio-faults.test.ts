@@ -63,8 +63,8 @@ describe('what the store answers', () => {
     ['configuration', 501, 'NotImplemented'],
     ['data', 400, 'EntityTooLarge'],
     ['data', 413, ''],
-    ['data', 400, 'KeyTooLongError'],
-    ['data', 400, 'XMinioInvalidObjectName'],
+    ['configuration', 400, 'KeyTooLongError'],
+    ['configuration', 400, 'XMinioInvalidObjectName'],
     ['bug', 400, 'NobodyKnowsThisCode'],
     ['bug', 418, ''],
   ])('is classified as %s: %i %s', async (kind, status, code) => {
