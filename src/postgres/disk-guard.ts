@@ -1,4 +1,5 @@
 import type { Clock } from '../foundation/clock.ts'
+import { Periodic } from '../foundation/periodic.ts'
 import type { Service } from '../foundation/service.ts'
 
 const INTERVAL_MS = 1_000
@@ -12,11 +13,8 @@ export const FREE_BYTES_MIN = 1024 ** 3
 export class DiskGuard implements Service {
   readonly name = 'disk guard'
   readonly #freeDiskBytes: () => Promise<number>
-  readonly #clock: Clock
-  readonly #onFailed: (error: unknown) => void
-  readonly #stopping = new AbortController()
+  readonly #watch: Periodic
   #freeBytes = Number.POSITIVE_INFINITY
-  #loop: Promise<void> | undefined
 
   /** `onFailed` is told of each look at the disk, once a second, that failed; the last figure stays until one succeeds. */
   constructor(
@@ -25,34 +23,30 @@ export class DiskGuard implements Service {
     onFailed: (error: unknown) => void = () => undefined,
   ) {
     this.#freeDiskBytes = freeDiskBytes
-    this.#clock = clock
-    this.#onFailed = onFailed
+    this.#watch = new Periodic({
+      clock,
+      pauseMs: () => INTERVAL_MS,
+      work: async () => {
+        try {
+          this.#freeBytes = await freeDiskBytes()
+        } catch (error) {
+          onFailed(error)
+        }
+      },
+    })
   }
 
   /** @throws what `freeDiskBytes` threw, when already the first look failed. */
   async start(): Promise<void> {
     this.#freeBytes = await this.#freeDiskBytes()
-    this.#loop = this.#watch()
+    this.#watch.start()
   }
 
-  async stop(): Promise<void> {
-    this.#stopping.abort()
-    await this.#loop
+  stop(): Promise<void> {
+    return this.#watch.stop()
   }
 
   get isNearlyFull(): boolean {
     return this.#freeBytes < FREE_BYTES_MIN
-  }
-
-  async #watch(): Promise<void> {
-    for (;;) {
-      await this.#clock.sleep(INTERVAL_MS, this.#stopping.signal)
-      if (this.#stopping.signal.aborted) return
-      try {
-        this.#freeBytes = await this.#freeDiskBytes()
-      } catch (error) {
-        this.#onFailed(error)
-      }
-    }
   }
 }

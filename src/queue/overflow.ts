@@ -1,4 +1,5 @@
 import type { Clock } from '../foundation/clock.ts'
+import { Periodic } from '../foundation/periodic.ts'
 import type { Service } from '../foundation/service.ts'
 import type { Backlog, CountedBacklog } from './count-backlog.ts'
 
@@ -38,27 +39,30 @@ const COUNT_TIME_SHARE = 0.02
 export class Overflow implements Service {
   readonly name = 'overflow'
   readonly #options: OverflowOptions
-  readonly #stopping = new AbortController()
+  readonly #counts: Periodic
   #counted: Backlog = { rows: 0, bytes: 0 }
   #carried: Backlog = { rows: 0, bytes: 0 }
   #since: Backlog = { rows: 0, bytes: 0 }
   #inFlight: Backlog = { rows: 0, bytes: 0 }
   #costMs = 0
-  #loop: Promise<void> | undefined
 
   constructor(options: OverflowOptions) {
     this.#options = options
+    this.#counts = new Periodic({
+      clock: options.clock,
+      pauseMs: () => Math.max(COUNT_INTERVAL_MS, this.#costMs / COUNT_TIME_SHARE - this.#costMs),
+      work: () => this.#reconcile(),
+    })
   }
 
   /** Counts once, then keeps counting. */
   async start(): Promise<void> {
     await this.#reconcile()
-    this.#loop = this.#keepCounting()
+    this.#counts.start()
   }
 
-  async stop(): Promise<void> {
-    this.#stopping.abort()
-    await this.#loop
+  stop(): Promise<void> {
+    return this.#counts.stop()
   }
 
   /** Rows and bytes that wait, as far as this process knows. */
@@ -97,16 +101,6 @@ export class Overflow implements Service {
     this.#since = plus(this.#since, bytes)
     this.#inFlight = plus(this.#inFlight, bytes)
     return { outcome: 'stage' }
-  }
-
-  async #keepCounting(): Promise<void> {
-    const { clock } = this.#options
-    while (!this.#stopping.signal.aborted) {
-      const pauseMs = this.#costMs / COUNT_TIME_SHARE - this.#costMs
-      await clock.sleep(Math.max(COUNT_INTERVAL_MS, pauseMs), this.#stopping.signal)
-      if (this.#stopping.signal.aborted) return
-      await this.#reconcile()
-    }
   }
 
   async #reconcile(): Promise<void> {

@@ -1,6 +1,7 @@
 import type { Writable } from 'node:stream'
 import type { Clock } from '../foundation/clock.ts'
 import { Failure } from '../foundation/failure.ts'
+import { Periodic } from '../foundation/periodic.ts'
 import type { Service } from '../foundation/service.ts'
 import type { Sql } from '../postgres/pool.ts'
 import { classifyPostgresError } from '../postgres/sqlstate.ts'
@@ -54,24 +55,27 @@ interface Waiting {
 export class Stager implements Service {
   readonly name = 'stager'
   readonly #options: StagerOptions
-  readonly #stopping = new AbortController()
+  readonly #watch: Periodic
   readonly #lanes: Lane[] = []
   #waiting: Waiting[] = []
-  #watch: Promise<void> | undefined
 
   constructor(options: StagerOptions) {
     this.#options = options
     for (let i = 0; i < LANES; i++) this.#lanes.push(new Lane(options))
+    this.#watch = new Periodic({
+      clock: options.clock,
+      pauseMs: () => WATCH_INTERVAL_MS,
+      work: async () => this.#expire(),
+    })
   }
 
   async start(): Promise<void> {
-    this.#watch = this.#refuseLate()
+    this.#watch.start()
   }
 
   /** Commits what is waiting, then closes the connections. */
   async stop(): Promise<void> {
-    this.#stopping.abort()
-    await this.#watch
+    await this.#watch.stop()
     while (this.#waiting.length > 0 || this.#lanes.some((lane) => lane.busy)) {
       await this.#options.clock.sleep(5)
       this.#expire()
@@ -123,13 +127,6 @@ export class Stager implements Service {
       count++
     }
     return this.#waiting.splice(0, count)
-  }
-
-  async #refuseLate(): Promise<void> {
-    while (!this.#stopping.signal.aborted) {
-      await this.#options.clock.sleep(WATCH_INTERVAL_MS, this.#stopping.signal)
-      this.#expire()
-    }
   }
 
   #expire(): void {

@@ -1,4 +1,5 @@
 import type { Clock } from '../foundation/clock.ts'
+import { Periodic } from '../foundation/periodic.ts'
 import type { Service } from '../foundation/service.ts'
 import type { BatchId, Lease } from '../queue/batch.ts'
 import type { Log } from '../telemetry/log.ts'
@@ -29,43 +30,40 @@ export function trustedUntilMs(askedMs: number, leaseSeconds: number): number {
 export class LeaseKeeper implements Service {
   readonly name = 'lease keeper'
   readonly #options: LeaseKeeperOptions
-  readonly #stopping = new AbortController()
-  #loops: Promise<unknown> | undefined
+  readonly #renewals: Periodic
+  readonly #expiries: Periodic
 
   constructor(options: LeaseKeeperOptions) {
     this.#options = options
+    const { clock, held, leaseSeconds } = options
+    const intervalMs = (leaseSeconds * 1000) / 3
+    let renewed = true
+    this.#renewals = new Periodic({
+      clock,
+      // While the database is away there are a few tries left before the leases run out.
+      pauseMs: () => (renewed ? intervalMs : intervalMs / 10),
+      work: async () => {
+        renewed = await this.#renewAll()
+      },
+    })
+    // Apart from the renewals: one that hangs must not keep a lease that ran out from being noticed.
+    this.#expiries = new Periodic({
+      clock,
+      pauseMs: () => intervalMs / 10,
+      work: async () => {
+        const nowMs = clock.monotonicMs()
+        for (const one of held) if (nowMs >= one.trustedUntilMs) one.lost.abort()
+      },
+    })
   }
 
   async start(): Promise<void> {
-    this.#loops = Promise.all([this.#keepRenewing(), this.#keepAborting()])
+    this.#renewals.start()
+    this.#expiries.start()
   }
 
   async stop(): Promise<void> {
-    this.#stopping.abort()
-    await this.#loops
-  }
-
-  async #keepRenewing(): Promise<void> {
-    const { clock, leaseSeconds } = this.#options
-    const intervalMs = (leaseSeconds * 1000) / 3
-    let waitMs = intervalMs
-    while (!this.#stopping.signal.aborted) {
-      await clock.sleep(waitMs, this.#stopping.signal)
-      if (this.#stopping.signal.aborted) return
-      const renewed = await this.#renewAll()
-      // While the database is away there are a few tries left before the leases run out.
-      waitMs = renewed ? intervalMs : intervalMs / 10
-    }
-  }
-
-  /** Apart from the renewals: a renewal that hangs must not keep a lease that ran out from being noticed. */
-  async #keepAborting(): Promise<void> {
-    const { clock, held, leaseSeconds } = this.#options
-    while (!this.#stopping.signal.aborted) {
-      await clock.sleep((leaseSeconds * 1000) / 30, this.#stopping.signal)
-      const nowMs = clock.monotonicMs()
-      for (const one of held) if (nowMs >= one.trustedUntilMs) one.lost.abort()
-    }
+    await Promise.all([this.#renewals.stop(), this.#expiries.stop()])
   }
 
   async #renewAll(): Promise<boolean> {

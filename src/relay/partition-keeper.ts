@@ -1,4 +1,5 @@
 import type { Clock } from '../foundation/clock.ts'
+import { Periodic } from '../foundation/periodic.ts'
 import type { Service } from '../foundation/service.ts'
 import type { Log } from '../telemetry/log.ts'
 
@@ -14,29 +15,24 @@ const INTERVAL_MS = 60 * 60 * 1000
 export class PartitionKeeper implements Service {
   readonly name = 'partition keeper'
   readonly #options: PartitionKeeperOptions
-  readonly #stopping = new AbortController()
-  #loop: Promise<void> | undefined
+  readonly #looks: Periodic
 
   constructor(options: PartitionKeeperOptions) {
     this.#options = options
+    this.#looks = new Periodic({
+      clock: options.clock,
+      pauseMs: () => INTERVAL_MS,
+      work: () => this.#ensure(),
+    })
   }
 
   async start(): Promise<void> {
     await this.#ensure()
-    this.#loop = this.#keepLooking()
+    this.#looks.start()
   }
 
-  async stop(): Promise<void> {
-    this.#stopping.abort()
-    await this.#loop
-  }
-
-  async #keepLooking(): Promise<void> {
-    for (;;) {
-      await this.#options.clock.sleep(INTERVAL_MS, this.#stopping.signal)
-      if (this.#stopping.signal.aborted) return
-      await this.#ensure()
-    }
+  stop(): Promise<void> {
+    return this.#looks.stop()
   }
 
   /** A day that is missing all the same is made by the settle that needs it. */

@@ -1,4 +1,5 @@
 import type { Clock } from '../foundation/clock.ts'
+import { Periodic } from '../foundation/periodic.ts'
 import type { Service } from '../foundation/service.ts'
 import type { AbandonedBatch } from '../queue/abandoned.ts'
 import type { BatchId } from '../queue/batch.ts'
@@ -31,20 +32,31 @@ const BATCHES_AT_ONCE = 100
 export class Sweeper implements Service {
   readonly name = 'sweeper'
   readonly #options: SweeperOptions
-  readonly #stopping = new AbortController()
-  #loop: Promise<void> | undefined
+  readonly #looks: Periodic
 
   constructor(options: SweeperOptions) {
     this.#options = options
+    const { clock, random, leaseSeconds, log } = options
+    this.#looks = new Periodic({
+      clock,
+      // Jittered: the workers that started together do not all look at once.
+      pauseMs: () => leaseSeconds * 1000 * (0.5 + random() / 2),
+      work: async (stopping) => {
+        try {
+          await this.sweep(stopping)
+        } catch (error) {
+          if (!stopping.aborted) log.warn('sweep_failed', { error })
+        }
+      },
+    })
   }
 
   async start(): Promise<void> {
-    this.#loop = this.#keepSweeping()
+    this.#looks.start()
   }
 
-  async stop(): Promise<void> {
-    this.#stopping.abort()
-    await this.#loop
+  stop(): Promise<void> {
+    return this.#looks.stop()
   }
 
   /** One look at everything that is due. Answers how many objects it deleted. */
@@ -87,19 +99,5 @@ export class Sweeper implements Service {
     }
     if (!refused) await (batch.secondLook ? forgetAbandoned(batch.batchId) : markSwept(batch.batchId))
     return deleted
-  }
-
-  async #keepSweeping(): Promise<void> {
-    const { clock, random, leaseSeconds, log } = this.#options
-    while (!this.#stopping.signal.aborted) {
-      // Jittered: the workers that started together do not all look at once.
-      await clock.sleep(leaseSeconds * 1000 * (0.5 + random() / 2), this.#stopping.signal)
-      if (this.#stopping.signal.aborted) return
-      try {
-        await this.sweep(this.#stopping.signal)
-      } catch (error) {
-        if (!this.#stopping.signal.aborted) log.warn('sweep_failed', { error })
-      }
-    }
   }
 }

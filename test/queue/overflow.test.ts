@@ -18,6 +18,7 @@ async function overflowOn(waiting: Backlog, changes: Partial<OverflowOptions> = 
       ...systemClock,
       sleep: (_ms, signal) =>
         new Promise((resolve) => {
+          if (signal?.aborted) resolve()
           tick = resolve
           signal?.addEventListener('abort', () => resolve())
         }),
