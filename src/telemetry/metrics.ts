@@ -260,7 +260,8 @@ type GaugeName = {
 /**
  * The metrics by their names in `metricDeclarations`. A part binds its labels once, where it is made
  * (`metrics.requests.labels({ signal, transport, outcome })`), and calls `inc`, `set` or `observe` on what it got:
- * 0.5 µs a counter and 0.7 µs a histogram on Node 24, against 2 to 3 times that with labels at every call.
+ * 0.2 to 0.5 µs a counter and 0.7 µs a histogram on Node 24. It is the allocation of the labels that is saved; the
+ * time is the same within a tenth.
  */
 export type Metrics = { readonly [N in keyof Declarations]: MetricOf<Declarations[N]> } & {
   readonly registry: Registry
