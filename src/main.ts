@@ -107,7 +107,7 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
     await stopped
   } catch (error) {
     log.error('start_failed', { error })
-    await stopAll(life, AbortSignal.abort(), relay, log)
+    await stopAll(life, clock.deadline(config.SHUTDOWN_GRACE_SECONDS * 1000), relay, log)
     return asFailure(error).kind === 'configuration' ? exitCodes.usage : exitCodes.failed
   }
   const giveUp = clock.deadline(config.SHUTDOWN_GRACE_SECONDS * 1000)

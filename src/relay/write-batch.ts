@@ -167,7 +167,10 @@ async function put(
   } catch (thrown) {
     const failure = asFailure(thrown)
     metrics.puts.labels({ outcome: failure.kind }).inc()
-    if (failure.kind === 'outage' || failure.kind === 'configuration') metrics.storeUp.set(0)
+    // A put that we broke off ourselves says nothing about the store.
+    const brokenOff = held.lost.signal.aborted || giveUp.aborted
+    const isAway = failure.kind === 'outage' || failure.kind === 'configuration'
+    if (isAway && !brokenOff) metrics.storeUp.set(0)
     throw failure
   } finally {
     metrics.putDuration.observe((clock.monotonicMs() - startedMs) / 1000)

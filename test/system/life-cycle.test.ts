@@ -104,6 +104,8 @@ test('a second instance on a folder in use is refused with a sentence', async ()
   expect(await second.process.end()).toBe(2)
   const failed = second.process.log.find(({ event }) => event === 'start_failed')
   expect(failed?.error).toMatchObject({ kind: 'configuration', message: expect.stringContaining(dataDir) })
+  // What could not start has nothing in hand: the log must not speak of leases that were left.
+  expect(second.process.log.filter(({ event }) => event === 'stopped_early')).toEqual([])
   expect(second.process.strayLines).toEqual([])
 })
 

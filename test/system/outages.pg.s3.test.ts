@@ -71,7 +71,7 @@ async function expectStoredOnce(bucket: string, accepted: readonly string[], dou
   expect(await sql`SELECT 1 FROM dead_letter`).toHaveLength(0)
 }
 
-test('sessions of every pool that are ended all the time lose nothing, store nothing twice, and crash nothing', async () => {
+test('G9: sessions of every pool that are ended ten times a second for a minute lose nothing, store nothing twice, and crash nothing', async () => {
   sluice = await startSluice({
     DATABASE_URL: database.databaseUrl,
     ...storeSettings(minio, 'chaos'),
@@ -80,7 +80,7 @@ test('sessions of every pool that are ended all the time lose nothing, store not
   })
   const stop = new AbortController()
   const sending = sendUntil(sluice.url, stop.signal)
-  for (let round = 0; round < 60; round++) {
+  for (const until = performance.now() + 60_000; performance.now() < until; ) {
     await sql`
       SELECT pg_terminate_backend(pid), pg_sleep(0.001) FROM pg_stat_activity
       WHERE datname = current_database() AND application_name LIKE 'sluice %'`
@@ -91,7 +91,7 @@ test('sessions of every pool that are ended all the time lose nothing, store not
   expect([...answers.keys()].filter((status) => ![200, 503].includes(status))).toEqual([])
   expect(answers.get(200)?.length).toBeGreaterThan(20)
   await expectStoredOnce('chaos', answers.get(200) ?? [], answers.get(503) ?? [])
-}, 120_000)
+}, 180_000)
 
 test('a database that turns read-only answers 503, and goes on without a restart when it takes writes again', async () => {
   sluice = await startSluice({
