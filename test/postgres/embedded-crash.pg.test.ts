@@ -30,7 +30,7 @@ async function gone(pid: number): Promise<void> {
   while (isAlive(pid)) await new Promise((resolve) => setImmediate(resolve))
 }
 
-test('after kill -9 of the owner alone, its server is still there and is taken over', async () => {
+test('I2: after kill -9 of the owner alone, its server is still there and is taken over', async () => {
   const dataDir = await folders.prepared()
   const owner = await folders.process(dataDir)
   owner.child.kill('SIGKILL')
@@ -45,7 +45,7 @@ test('after kill -9 of the owner alone, its server is still there and is taken o
   await gone(owner.postmaster)
 })
 
-test('after kill -9 of owner and server, what was committed is there again', async () => {
+test('I2: after kill -9 of owner and server, what was committed is there again', async () => {
   const dataDir = await folders.prepared()
   const owner = await folders.process(dataDir)
   const first = await openLocation(dataDir)
@@ -64,7 +64,7 @@ async function openLocation(dataDir: string): Promise<DatabaseLocation> {
   return found
 }
 
-test('a postmaster.pid with the id of a living stranger is overruled, and the stranger lives on', async () => {
+test('I2: a postmaster.pid with the id of a living stranger is overruled, and the stranger lives on', async () => {
   const dataDir = await folders.prepared()
   const first = await openWatched(dataDir)
   const file = readFileSync(pidFile(dataDir), 'utf8')
@@ -82,7 +82,7 @@ test('a postmaster.pid with the id of a living stranger is overruled, and the st
   await once(stranger, 'exit')
 })
 
-test('an empty postmaster.pid, as a crash leaves it, does not keep the server from starting', async () => {
+test('I2: an empty postmaster.pid, as a crash leaves it, does not keep the server from starting', async () => {
   const dataDir = await folders.prepared()
   writeFileSync(pidFile(dataDir), '')
   const { server } = await openWatched(dataDir)
@@ -90,7 +90,7 @@ test('an empty postmaster.pid, as a crash leaves it, does not keep the server fr
   await server.stop()
 })
 
-test('SIGTERM reaches our own handler only: the database serves the drain, is stopped last, and the exit code is 0', async () => {
+test('I1: SIGTERM reaches our own handler only: the database serves the drain, is stopped last, and the exit code is 0', async () => {
   const dataDir = await folders.prepared()
   const owner = await folders.process(dataDir)
   owner.child.kill('SIGTERM')
@@ -113,7 +113,7 @@ test('Ctrl-C, which goes to the whole process group, does not reach the database
   await server.stop()
 })
 
-test('stopping a server that was killed ends soon, with an error or the server that replaced it', async () => {
+test('I4: stopping a server that was killed ends soon, with an error or the server that replaced it', async () => {
   const { server } = await openWatched(await folders.prepared())
   process.kill(server.pid, 'SIGKILL')
   const started = performance.now()

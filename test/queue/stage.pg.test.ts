@@ -127,7 +127,7 @@ test('a warning at the commit is no success', async () => {
   expect(await kindOf(stager.append(row('good')))).toBe('staged')
 })
 
-test('a connection that dies in a commit is an outage, and the next request is staged', async () => {
+test('G9: a connection that dies in a commit is an outage, and the next request is staged', async () => {
   await sql.begin(async (blocking) => {
     await blocking`LOCK TABLE ingestion_queue IN ACCESS EXCLUSIVE MODE`
     const append = kindOf(stager.append(row('cut off')))
@@ -174,7 +174,7 @@ test('a commit that is given up half way is counted as unknown', async () => {
   }
 })
 
-test('a server that turned read-only is an outage, and no restart is needed when it takes writes again', async () => {
+test('G7: a server that turned read-only is an outage, and no restart is needed when it takes writes again', async () => {
   const name = database.location.database
   expect(await kindOf(stager.append(row('before')))).toBe('staged')
   await sql.unsafe(`ALTER DATABASE ${name} SET default_transaction_read_only = on`)
@@ -188,7 +188,7 @@ test('a server that turned read-only is an outage, and no restart is needed when
   await eventually(async () => (await kindOf(stager.append(row('3')))) === 'staged')
 })
 
-test('backends that are terminated all the time lose nothing that was confirmed', async () => {
+test('G9: backends that are terminated all the time lose nothing that was confirmed', async () => {
   const confirmed: string[] = []
   let killing = true
   const killer = (async () => {

@@ -36,7 +36,7 @@ const pythonLine = (unpack: string) =>
   'print(len(out), hashlib.sha256(out).hexdigest(), end="")'
 
 describe('an object of 25 gzip members is read to its end', () => {
-  test('by Node, at once and as a stream', async () => {
+  test('C4: by Node, at once and as a stream', async () => {
     expect(zlib.gunzipSync(body).equals(requests)).toBe(true)
     const streamed = await buffer(createReadStream(file, { highWaterMark: 100 }).pipe(zlib.createGunzip()))
     expect(streamed.equals(requests)).toBe(true)
@@ -70,7 +70,7 @@ describe('an object of 25 gzip members is read to its end', () => {
 })
 
 describe('an object of 25 gzip members is cut, without an error,', () => {
-  test("after the first by Python's zlib.decompress and decompressobj", async () => {
+  test("C4: after the first by Python's zlib.decompress and decompressobj", async () => {
     for (const unpack of ['zlib.decompressobj(31).decompress(packed)', 'zlib.decompress(packed, 31)']) {
       expect((await read('python3', ['-I', '-c', pythonLine(unpack), file])).toString()).toBe(
         described(firstRequest),
@@ -82,7 +82,7 @@ describe('an object of 25 gzip members is cut, without an error,', () => {
    * JDK-7036144: between two members it asks the stream whether more is there, and a network stream has nothing yet.
    * A JDK that waits instead is welcome.
    */
-  test("where Java's GZIPInputStream has to wait for the network, or read to its end", async () => {
+  test("C4: where Java's GZIPInputStream has to wait for the network, or read to its end", async () => {
     const server = net.createServer(async (socket) => {
       socket.setNoDelay(true).on('error', () => socket.destroy())
       socket.write(body.subarray(0, firstMemberBytes))

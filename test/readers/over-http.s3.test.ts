@@ -14,7 +14,7 @@ beforeAll(async () => {
 })
 afterAll(() => minio?.stop())
 
-test('a .gz object comes over HTTP as it is stored: neither Go nor fetch unpacks it on the way', async () => {
+test('H10: a .gz object comes over HTTP as it is stored: neither Go nor fetch unpacks it on the way', async () => {
   const [object] = objectsOfBatch('019cbb4b-4b3f-7abc-8def-0123456789ab', traceRows('gzip'))
   if (object === undefined) throw new Error('no object')
   const store = openMinioStore({ ...minio, bucket: 'public', region: undefined })

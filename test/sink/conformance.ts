@@ -135,7 +135,7 @@ export function storeConformance(newPlace: () => Promise<Place>): void {
     expect(kinds).toEqual(Array(7).fill('data'))
   })
 
-  test('the same object put at once by two stores while a third looks is success for both', async () => {
+  test('H9: the same object put at once by two stores while a third looks is success for both', async () => {
     const body = randomBytes(200_000)
     const looker = openAgain()
     const seen = new Set<string | undefined>()
@@ -149,7 +149,7 @@ export function storeConformance(newPlace: () => Promise<Place>): void {
     expect((await store.stat('a/both'))?.checksum).toBe(checksumOf(body))
   })
 
-  test('every object of 1,001 is listed once, and those of 2,500 too', async () => {
+  test('H3: every object of 1,001 is listed once, and those of 2,500 too', async () => {
     const keys = Array.from({ length: 2500 }, (_, number) => `n/${String(number).padStart(5, '0')}.binpb`)
     const body = Buffer.from('x')
     const checksum = checksumOf(body)
@@ -184,7 +184,7 @@ export function storeConformance(newPlace: () => Promise<Place>): void {
     expect(await keysBelow('elsewhere/')).toEqual([])
   })
 
-  test('awkward names come back from a listing as they were written', async () => {
+  test('H4: awkward names come back from a listing as they were written', async () => {
     const steps = [
       'a&b',
       'a+b',

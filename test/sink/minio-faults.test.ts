@@ -76,7 +76,7 @@ describe('what the store answers', () => {
     expect(failure.message).toMatch(`put a/b: ${status} `)
   })
 
-  test('SlowDown 300 times over is 300 outages with their code, on one socket, and nothing on stderr', async () => {
+  test('H1: SlowDown 300 times over is 300 outages with their code, on one socket, and nothing on stderr', async () => {
     const printed = [
       vi.spyOn(process.stderr, 'write').mockReturnValue(true),
       vi.spyOn(process.stdout, 'write').mockReturnValue(true),
@@ -155,7 +155,7 @@ describe('what the store answers', () => {
     })
   })
 
-  test('a put says what it is and nothing about whose', async () => {
+  test('H6, H10: a put says what it is and nothing about whose', async () => {
     const seen: Record<string, unknown>[] = []
     await using server = await fakeS3((request, response) => {
       const { authorization, 'x-amz-date': date, 'user-agent': agent, host, ...headers } = request.headers

@@ -43,7 +43,7 @@ function clientOf({ endpoint, accessKey, secretKey }: RunningMinio): Client {
   return new Client({ endPoint, port: Number(port), useSSL: false, accessKey, secretKey })
 }
 
-test('a put whose answer was lost succeeds when it is tried again, and the object is there once', async () => {
+test('H7: a put whose answer was lost succeeds when it is tried again, and the object is there once', async () => {
   await using proxy = await losingProxy(minio.endpoint, 'PUT /lost-answer/a', 1)
   const store = open({ endpoint: proxy.endpoint, bucket: 'lost-answer' })
   expect(await failureOf(putTo(store))).toMatchObject({ kind: 'outage', code: 'ECONNRESET' })
@@ -52,7 +52,7 @@ test('a put whose answer was lost succeeds when it is tried again, and the objec
   expect(await store.get('a/b')).toEqual(body)
 })
 
-test('a put whose answer was lost and whose key then holds other bytes is a data failure', async () => {
+test('H7: a put whose answer was lost and whose key then holds other bytes is a data failure', async () => {
   await using proxy = await losingProxy(minio.endpoint, 'PUT /lost-other/a', 1)
   const store = open({ endpoint: proxy.endpoint, bucket: 'lost-other' })
   expect(await failureOf(putTo(store))).toMatchObject({ kind: 'outage' })
@@ -63,7 +63,7 @@ test('a put whose answer was lost and whose key then holds other bytes is a data
   expect(await store.get('a/b')).toEqual(body)
 })
 
-test('a server that is frozen is an outage when the deadline passes, and takes the same put afterwards', async () => {
+test('H2: a server that is frozen is an outage when the deadline passes, and takes the same put afterwards', async () => {
   const frozen = await startMinio()
   try {
     const store = open({ ...frozen, putTimeoutMs: 300 })
@@ -111,7 +111,7 @@ test('a bucket that was deleted is an outage once, and is made again by the next
   expect(await store.get('a/b')).toEqual(body)
 })
 
-test('a clock that is 20 minutes behind is an outage, not the fault of the data', async () => {
+test('H8: a clock that is 20 minutes behind is an outage, not the fault of the data', async () => {
   const store = open()
   await store.prepare()
   vi.useFakeTimers({ toFake: ['Date'], now: Date.now() - 20 * 60_000 })
@@ -155,7 +155,7 @@ test('a bucket with versions keeps one version of a key that was put twice', asy
   expect(versions).toHaveLength(1)
 })
 
-test('a name that is nothing but a number is listed as another, and none such is taken for ours', async () => {
+test('H4: a name that is nothing but a number is listed as another, and none such is taken for ours', async () => {
   const store = open()
   for (const key of ['0x1f', '00012']) await putTo(store, key)
   const listed = (await all(store.list(''))).map(({ key }) => key)

@@ -86,7 +86,7 @@ const gzipped = (name: string, after: Buffer = Buffer.alloc(0)) => ({
   body: Buffer.concat([gzipSync(protobufFromJson('traces', spanRequest(name).body)), after]),
 })
 
-test('a NUL in a service name is kept in the object, replaced in the catalog, and holds up nobody', async () => {
+test('B1: a NUL in a service name is kept in the object, replaced in the catalog, and holds up nobody', async () => {
   const { statuses, rows } = await storeAll([...good(24), spanRequest('<nul>', { service: 'a\0b' })])
   expect(new Set(statuses)).toEqual(new Set([200]))
   expect(rows).toMatchObject([{ requests: 25, services: expect.arrayContaining(['test', 'a\ufffdb']) }])
@@ -95,7 +95,7 @@ test('a NUL in a service name is kept in the object, replaced in the catalog, an
   expect(bodies.get(rows[0]?.key ?? '')?.includes('a\0b')).toBe(true)
 })
 
-test('huge and countless service names and trace ids are cut in the catalog and stored whole', async () => {
+test('B2: huge and countless service names and trace ids are cut in the catalog and stored whole', async () => {
   const resource = (service: string, index: number) => ({
     resource: { attributes: [{ key: 'service.name', value: { stringValue: service } }] },
     scopeSpans: [
@@ -124,7 +124,7 @@ test('huge and countless service names and trace ids are cut in the catalog and 
   expect(indexed?.rows).toBeLessThanOrEqual(10_000 + 22)
 })
 
-test('times that do not fit leave the bytes alone and are left out of the catalog', async () => {
+test('B6: times that do not fit leave the bytes alone and are left out of the catalog', async () => {
   const times = [
     ['0', '0'],
     ['18446744073709551615', '18446744073709551615'],
@@ -143,7 +143,7 @@ test('times that do not fit leave the bytes alone and are left out of the catalo
   expect(await namesIn(rows)).toEqual(['<time 0>', '<time 1>', '<time 2>', '<time 3>'])
 })
 
-test('bytes after the end of a gzip body never hide or spoil its neighbours in the object', async () => {
+test('C1: bytes after the end of a gzip body never hide or spoil its neighbours in the object', async () => {
   const { statuses, rows } = await storeAll([
     gzipped('<before>'),
     gzipped('<zeros>', Buffer.alloc(8)),
@@ -161,7 +161,7 @@ test('bytes after the end of a gzip body never hide or spoil its neighbours in t
   expect(statuses.slice(1, 4)).toEqual([400, 400, 400])
 })
 
-test('a cut-off emoji in JSON and a bad byte in protobuf leave an object that Python reads', async () => {
+test('A1, B10: a cut-off emoji in JSON and a bad byte in protobuf leave an object that Python reads', async () => {
   const cut = spanRequest('<cut>')
   const bad = protobufFromJson('traces', spanRequest('<bad ->').body)
   const badByte = Buffer.from(bad)
@@ -194,7 +194,7 @@ test('a cut-off emoji in JSON and a bad byte in protobuf leave an object that Py
   expect(decoded.split('<bad \ufffd>').length - 1).toBe(2)
 })
 
-test('equal requests are not taken for repeats: the same bytes 1,000 times are stored 1,000 times', async () => {
+test('F2: equal requests are not taken for repeats: the same bytes 1,000 times are stored 1,000 times', async () => {
   const { statuses, rows } = await storeAll(Array.from({ length: 1000 }, () => spanRequest('<same>')))
   expect(statuses.filter((status) => status === 200).length).toBe(1000)
   expect(rows.reduce((sum, { requests }) => sum + requests, 0)).toBe(1000)

@@ -133,7 +133,7 @@ async function expectKept(answers: readonly Answer[]): Promise<void> {
   expect(await sql`SELECT 1 FROM dead_letter`).toEqual([])
 }
 
-test('a server that turns read-only and ends no session is 503 as long as it is so, and 200 without a restart', async () => {
+test('G7: a server that turns read-only and ends no session is 503 as long as it is so, and 200 without a restart', async () => {
   sluice = await start()
   const writing = open(serverUrl)
   await writing.unsafe('SET default_transaction_read_only = off')
@@ -171,7 +171,7 @@ test('a server that turns read-only and ends no session is 503 as long as it is 
   expect(await sluice.process.terminate(), sluice.process.lastWords()).toBe(0)
 }, 120_000)
 
-test('while the whole server hangs every request is answered within 8 s, and afterwards all that was accepted is stored once', async () => {
+test('D14: while the whole server hangs every request is answered within 8 s, and afterwards all that was accepted is stored once', async () => {
   sluice = await start()
   const stop = new AbortController()
   const sending = sendUntil(sluice.url, stop.signal)

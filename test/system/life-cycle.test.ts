@@ -86,7 +86,7 @@ test('SIGTERM under load answers what is in hand and exits 0; every 200 is kept,
   expect((await countRequests()).stored).toBe(answers.get(200))
 })
 
-test('after kill -9 the next start takes over the PostgreSQL that still runs, and what was accepted is stored', async () => {
+test('I2: after kill -9 the next start takes over the PostgreSQL that still runs, and what was accepted is stored', async () => {
   const first = await start({}, ['--role', 'ingress'])
   for (let i = 0; i < 10; i++) expect(await post(first.url, spanRequest(`${i}`))).toBe(200)
   const pid = postmasterPid()
@@ -158,7 +158,7 @@ test('a PostgreSQL that is killed comes back, and no confirmed request is lost',
   expect(sluice.process.strayLines).toEqual([])
 }, 90_000)
 
-test('SIGTERM after the PostgreSQL was killed and cannot come back ends within the grace, with an error line', async () => {
+test('I4: SIGTERM after the PostgreSQL was killed and cannot come back ends within the grace, with an error line', async () => {
   const sluice = await start({ SHUTDOWN_GRACE_SECONDS: '5' })
   await rm(join(dataDir, 'postgres/data/global'), { recursive: true })
   process.kill(postmasterPid(), 'SIGKILL')

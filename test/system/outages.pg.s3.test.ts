@@ -93,7 +93,7 @@ test('G9: sessions of every pool that are ended ten times a second for a minute 
   await expectStoredOnce('chaos', answers.get(200) ?? [], answers.get(503) ?? [])
 }, 180_000)
 
-test('a database that turns read-only answers 503, and goes on without a restart when it takes writes again', async () => {
+test('G7: a database that turns read-only answers 503, and goes on without a restart when it takes writes again', async () => {
   sluice = await startSluice({
     DATABASE_URL: database.databaseUrl,
     ...storeSettings(minio, 'failover'),
@@ -123,7 +123,7 @@ test('a database that turns read-only answers 503, and goes on without a restart
   await expectStoredOnce('failover', [...(answers.get(200) ?? []), '<99-2>'], doubtful)
 }, 120_000)
 
-test('a store that answers SlowDown buries nothing and blames nobody, and what waits is stored when it is well', async () => {
+test('H1: a store that answers SlowDown buries nothing and blames nobody, and what waits is stored when it is well', async () => {
   await using slow = await fakeS3((_request, response) => {
     response.writeHead(503, { 'content-type': 'application/xml' })
     response.end(
