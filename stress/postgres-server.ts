@@ -6,6 +6,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import postgres from 'postgres'
 import { findBinaries } from '../src/postgres/embedded-binaries.ts'
 import { createCluster, EMBEDDED_USER, spawnPostmaster } from '../src/postgres/embedded-cluster.ts'
+import { CACHE_FOLDER, reachableBinaries } from '../src/postgres/reachable.ts'
 import { serverUser } from '../src/postgres/server-user.ts'
 import { freePort } from '../test/support/free-port.ts'
 
@@ -18,6 +19,9 @@ export const postgresSettings = {
   max_wal_size: '2GB',
   log_min_messages: 'warning',
 } as const
+
+/** Where the server's user can reach them, wherever the checkout is. */
+const programs = () => reachableBinaries(findBinaries(), serverUser(), CACHE_FOLDER)
 
 /** A real PostgreSQL server of its own, on a loopback port. */
 export class PostgresServer {
@@ -39,7 +43,7 @@ export class PostgresServer {
     // The server's user must get through, and see nothing else.
     await chmod(folder, 0o711)
     const home = join(folder, 'postgres')
-    await createCluster({ binaries: findBinaries(), user: serverUser(), folder: home, sync: false })
+    await createCluster({ binaries: await programs(), user: serverUser(), folder: home, sync: false })
     const port = await freePort()
     const lines = [
       "listen_addresses = '127.0.0.1'",
@@ -77,7 +81,7 @@ export class PostgresServer {
     const home = join(this.#folder, 'postgres')
     const logFile = join(this.#folder, 'postgres.log')
     const child = spawnPostmaster({
-      binaries: findBinaries(),
+      binaries: await programs(),
       user: serverUser(),
       dataFolder: join(home, 'data'),
       socketFolder: join(home, 'data'),
