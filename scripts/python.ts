@@ -7,7 +7,14 @@ import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs
 import path from 'node:path'
 import { promisify } from 'node:util'
 
-const packages = ['opentelemetry-proto==1.45.2', 'protobuf==7.36.2']
+const packages = [
+  'opentelemetry-proto==1.45.2',
+  'protobuf==7.36.2',
+  'opentelemetry-sdk==1.45.2',
+  'opentelemetry-exporter-otlp-proto-http==1.45.2',
+  'opentelemetry-exporter-otlp-proto-grpc==1.45.2',
+  'grpcio-status==1.85.3',
+]
 const tools = path.join(import.meta.dirname, '../.tools')
 const environment = path.join(tools, 'python')
 const program = path.join(environment, 'bin/python')

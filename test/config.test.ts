@@ -7,6 +7,15 @@ const settings = Object.values(settingsByPart).flatMap((part) => Object.entries<
 test('the defaults are those of the design', () => {
   expect(readConfig({})).toEqual({
     config: {
+      GRPC_PORT: 4317,
+      HTTP_SOCKET: undefined,
+      REQUEST_TIMEOUT_SECONDS: 60,
+      TLS_CERT_FILE: undefined,
+      TLS_KEY_FILE: undefined,
+      TLS_CLIENT_CA_FILE: undefined,
+      CORS_ALLOWED_ORIGINS: undefined,
+      CORS_ALLOWED_HEADERS: ['Authorization', 'Content-Encoding', 'Content-Type', 'X-Request-Id'],
+      CORS_MAX_AGE_SECONDS: 7200,
       ENABLE_RATE_LIMITING: false,
       RATE_LIMIT_RPS: 100,
       RATE_LIMIT_BURST: 200,

@@ -5,7 +5,7 @@ import { z } from 'zod'
  * there is no default.
  */
 export interface Setting<T> {
-  readonly kind: 'integer' | 'decimal' | 'boolean' | 'choice' | 'text' | 'bytes' | 'url' | 'secret'
+  readonly kind: 'integer' | 'decimal' | 'boolean' | 'choice' | 'text' | 'list' | 'bytes' | 'url' | 'secret'
   /** One sentence for an operator: what it changes. */
   readonly about: string
   /** What a value must be, such that "must be" can stand before it. */
@@ -167,6 +167,24 @@ interface TextOptions extends Described {
 export function text<O extends TextOptions>(options: O): Setting<Value<string, O>> {
   const schema = options.pattern === undefined ? z.string() : z.string().regex(options.pattern)
   return declare('text', options.rule ?? 'a text', schema, options)
+}
+
+/** Texts with commas between them. Blanks around each are cut off, empty ones are left out. */
+export function list<O extends Described & { default?: readonly string[]; pattern: RegExp; rule: string }>(
+  options: O,
+): Setting<Value<readonly string[], O>> {
+  const schema = z
+    .string()
+    .transform((text) =>
+      text
+        .split(',')
+        .map((entry) => entry.trim())
+        .filter((entry) => entry !== ''),
+    )
+    .pipe(z.array(z.string().regex(options.pattern)).min(1))
+  return declare<readonly string[], O>('list', options.rule, schema, options, {
+    defaultText: (entries) => entries.join(','),
+  })
 }
 
 /** A text that no message, log line or page may show. */

@@ -3,6 +3,7 @@ import {
   bytes,
   decimal,
   integer,
+  list,
   oneOf,
   type SettingsRule,
   secret,
@@ -26,6 +27,18 @@ export const ingressSettings = {
     max: 65_535,
     about: 'The port of OTLP/HTTP; 0 for any free one.',
   }),
+  GRPC_PORT: integer({
+    default: 4317,
+    min: 0,
+    max: 65_535,
+    about: 'The port of OTLP/gRPC; 0 for any free one.',
+  }),
+  HTTP_SOCKET: text({
+    pattern: /^\/.{0,105}$/,
+    rule: 'an absolute path of at most 106 characters, as a Unix socket can have',
+    about: 'The path of a Unix socket on which OTLP/HTTP is taken too, in plain HTTP.',
+    whenUnset: 'no Unix socket',
+  }),
   ADMIN_HOST: text({ default: '127.0.0.1', about: 'The address of health, metrics and the API.' }),
   ADMIN_PORT: integer({
     default: 8080,
@@ -48,6 +61,45 @@ export const ingressSettings = {
     min: 1024,
     about:
       'How many bytes of requests may be in memory between the wire and the commit; beyond it the answer is 503.',
+  }),
+  REQUEST_TIMEOUT_SECONDS: integer({
+    default: 60,
+    min: 1,
+    max: 3600,
+    unit: 'seconds',
+    about: 'How long a request may take to come whole; a slower sender is cut off.',
+  }),
+  TLS_CERT_FILE: text({
+    about:
+      'The PEM file of the certificate and its chain, with which OTLP is taken over TLS 1.2 and 1.3 only.',
+    whenUnset: 'OTLP is taken without TLS',
+  }),
+  TLS_KEY_FILE: text({
+    about: 'The PEM file of the private key of that certificate.',
+    whenUnset: 'an error if `TLS_CERT_FILE` is set',
+  }),
+  TLS_CLIENT_CA_FILE: text({
+    about: 'The PEM file of the authorities that must have signed the certificate of every client (mTLS).',
+    whenUnset: 'clients need no certificate',
+  }),
+  CORS_ALLOWED_ORIGINS: list({
+    pattern: /^(?:\*|https?:\/\/(?:\*\.)?[A-Za-z0-9.[\]:-]+)$/,
+    rule: '* or origins such as https://app.example.com or https://*.example.com, with commas between them',
+    about: 'The origins whose pages may send OTLP/HTTP from a browser; * for every one.',
+    whenUnset: 'browsers let no page of another origin send',
+  }),
+  CORS_ALLOWED_HEADERS: list({
+    default: ['Authorization', 'Content-Encoding', 'Content-Type', 'X-Request-Id'],
+    pattern: /^(?:\*|[!#$%&'+.^_`|~0-9A-Za-z-]+)$/,
+    rule: '* or names of headers, with commas between them',
+    about: 'The request headers that those pages may set; * for every one.',
+  }),
+  CORS_MAX_AGE_SECONDS: integer({
+    default: 7200,
+    min: 0,
+    max: 86_400,
+    unit: 'seconds',
+    about: 'How long a browser may remember what it was allowed.',
   }),
   ENABLE_RATE_LIMITING: boolean({ default: false, about: 'Whether requests are limited by a token bucket.' }),
   RATE_LIMIT_RPS: decimal({
@@ -74,6 +126,16 @@ export const ingressSettings = {
 
 /** Rules over several settings of the ingress. */
 export const ingressRules: readonly SettingsRule<typeof ingressSettings>[] = [
+  {
+    names: ['TLS_CERT_FILE', 'TLS_KEY_FILE'],
+    rule: 'TLS_CERT_FILE and TLS_KEY_FILE must be set together',
+    holds: (values) => (values.TLS_CERT_FILE === undefined) === (values.TLS_KEY_FILE === undefined),
+  },
+  {
+    names: ['TLS_CLIENT_CA_FILE', 'TLS_CERT_FILE'],
+    rule: 'TLS_CLIENT_CA_FILE needs TLS_CERT_FILE: only a TLS listener can ask clients for a certificate',
+    holds: (values) => values.TLS_CLIENT_CA_FILE === undefined || values.TLS_CERT_FILE !== undefined,
+  },
   {
     names: ['MAX_BODY_BYTES', 'MAX_INFLIGHT_BYTES'],
     rule: `MAX_INFLIGHT_BYTES must be at least ${HELD_BODIES_MAX} times MAX_BODY_BYTES: as sent, unpacked and turned into protobuf the largest request could never be taken`,

@@ -6,6 +6,7 @@ import {
   decimal,
   type Environment,
   integer,
+  list,
   maskUrl,
   oneOf,
   type Parsed,
@@ -38,6 +39,12 @@ const declaration = {
     rule: 'at least three lower-case letters',
     about: 'Bucket.',
   }),
+  CORS_ALLOWED_HEADERS: list({
+    default: ['Content-Type', 'X-Request-Id'],
+    pattern: /^[\w-]+$/,
+    rule: 'names with commas between them',
+    about: 'Headers.',
+  }),
   MAX_BODY_BYTES: bytes({ default: 20 * 2 ** 20, min: 1024, max: 2 ** 31, about: 'Body.' }),
   DATABASE_URL: url({ schemes: ['postgres', 'postgresql'], about: 'Database.', whenUnset: 'embedded' }),
   S3_ACCESS_KEY: secret({ aliases: ['AWS_ACCESS_KEY_ID'], about: 'Key.' }),
@@ -62,6 +69,7 @@ const defaults = {
   OVERFLOW_POLICY: 'reject',
   HOST: '127.0.0.1',
   S3_BUCKET: 'telemetry',
+  CORS_ALLOWED_HEADERS: ['Content-Type', 'X-Request-Id'],
   MAX_BODY_BYTES: 20_971_520,
   DATABASE_URL: undefined,
   S3_ACCESS_KEY: undefined,
@@ -96,6 +104,7 @@ describe('values', () => {
       readonly OVERFLOW_POLICY: 'reject' | 'drop' | 'sample'
       readonly HOST: string
       readonly S3_BUCKET: string
+      readonly CORS_ALLOWED_HEADERS: readonly string[]
       readonly MAX_BODY_BYTES: number
       readonly DATABASE_URL: string | undefined
       readonly S3_ACCESS_KEY: string | undefined
@@ -110,6 +119,7 @@ describe('values', () => {
       ENABLE_RATE_LIMITING: 'TRUE',
       OVERFLOW_POLICY: 'Sample',
       HOST: '::',
+      CORS_ALLOWED_HEADERS: 'Authorization, X-One,,X-Two ',
       MAX_BODY_BYTES: '1048576',
       DATABASE_URL: 'postgres://u:p@db/sluice',
       ADMIN_TOKEN: 'correct-horse',
@@ -121,6 +131,7 @@ describe('values', () => {
       ENABLE_RATE_LIMITING: true,
       OVERFLOW_POLICY: 'sample',
       HOST: '::',
+      CORS_ALLOWED_HEADERS: ['Authorization', 'X-One', 'X-Two'],
       MAX_BODY_BYTES: 1_048_576,
       DATABASE_URL: 'postgres://u:p@db/sluice',
       ADMIN_TOKEN: 'correct-horse',
@@ -245,6 +256,7 @@ describe('faults', () => {
       ENABLE_RATE_LIMITING: 'perhaps',
       OVERFLOW_POLICY: 'burn',
       S3_BUCKET: 'AB',
+      CORS_ALLOWED_HEADERS: 'a, b c',
       DATABASE_URL: 'mysql://root:hunter2@db/x',
       ADMIN_TOKEN: 'short',
       BATCH_MAXSIZE: '50',
@@ -257,6 +269,7 @@ describe('faults', () => {
         'ENABLE_RATE_LIMITING=perhaps: must be true or false',
         'OVERFLOW_POLICY=burn: must be one of reject, drop, sample',
         'S3_BUCKET=AB: must be at least three lower-case letters',
+        'CORS_ALLOWED_HEADERS=a, b c: must be names with commas between them',
         'DATABASE_URL=mysql://******@db/x: must be a URL that starts with postgres:// or postgresql://',
         'ADMIN_TOKEN=******: must be a text of at least 8 characters',
         'BATCH_MAXSIZE is not a setting and has no effect; did you mean BATCH_MAX_SIZE?',
