@@ -27,7 +27,7 @@ COPY config config
 RUN ln -s /app/dist/src/main.js /usr/local/bin/sluice && install -d -o node -g node -m 700 /data
 USER node
 VOLUME /data
-EXPOSE 4318 8080
+EXPOSE 4317 4318 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --start-interval=1s \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.ADMIN_PORT || 8080}/health/live`).then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]

@@ -20,6 +20,7 @@ import { IngressEvents } from './ingress/events.ts'
 import { ExportPath } from './ingress/export.ts'
 import { HttpIngress } from './ingress/http.ts'
 import { RateLimit } from './ingress/rate-limit.ts'
+import { type Signal, signals } from './otlp/signal.ts'
 import { DiskGuard } from './postgres/disk-guard.ts'
 import { openEmbedded } from './postgres/embedded.ts'
 import { type DatabaseLocation, describeLocation, parseDatabaseUrl } from './postgres/location.ts'
@@ -300,7 +301,7 @@ async function startIngress(
   const ingress = new HttpIngress({
     host: settings.HOST,
     port: settings.HTTP_PORT,
-    signals: ['traces', 'metrics', 'logs'],
+    signals: Object.keys(signals) as Signal[],
     exportPath: new ExportPath({ stager, overflow, maxBodyBytes: settings.MAX_BODY_BYTES, events }),
     rateLimit: settings.ENABLE_RATE_LIMITING
       ? new RateLimit({ perSecond: settings.RATE_LIMIT_RPS, burst: settings.RATE_LIMIT_BURST, clock })
