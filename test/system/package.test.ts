@@ -61,7 +61,7 @@ test('the packed program takes and stores a request with nothing else installed,
   const [httpPort, adminPort] = [await freePort(), await freePort()]
   const child = spawn(program(), ['serve'], {
     cwd: folder,
-    env: { PATH: onNode24.PATH, HTTP_PORT: String(httpPort), ADMIN_PORT: String(adminPort) },
+    env: { PATH: onNode24.PATH, HTTP_PORT: String(httpPort), GRPC_PORT: '0', ADMIN_PORT: String(adminPort) },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   const exited = once(child, 'exit')

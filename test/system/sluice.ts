@@ -10,6 +10,8 @@ export interface RunningSluice {
   process: SluiceProcess
   /** Where OTLP is taken; undefined for a worker. */
   url: string
+  /** `127.0.0.1:port` of OTLP/gRPC. */
+  grpcTarget: string
   adminUrl: string
 }
 
@@ -28,14 +30,24 @@ export async function launchSluice(
   settings: Readonly<Record<string, string>>,
   args: readonly string[] = [],
 ): Promise<RunningSluice> {
-  const [httpPort, adminPort] = [await freePort(), await freePort()]
+  const [httpPort, grpcPort, adminPort] = [await freePort(), await freePort(), await freePort()]
   const process = new SluiceProcess({
     name: 'sluice',
     args: ['serve', ...args],
-    environment: { HTTP_PORT: String(httpPort), ADMIN_PORT: String(adminPort), ...settings },
+    environment: {
+      HTTP_PORT: String(httpPort),
+      GRPC_PORT: String(grpcPort),
+      ADMIN_PORT: String(adminPort),
+      ...settings,
+    },
     adminPort,
   })
-  return { process, url: `http://127.0.0.1:${httpPort}`, adminUrl: `http://127.0.0.1:${adminPort}` }
+  return {
+    process,
+    url: `http://127.0.0.1:${httpPort}`,
+    grpcTarget: `127.0.0.1:${grpcPort}`,
+    adminUrl: `http://127.0.0.1:${adminPort}`,
+  }
 }
 
 /** Settings that point at a MinIO server. */
