@@ -7,20 +7,15 @@ import { HealthChecks } from './cli/health.ts'
 import { lookingCommands, readSettings } from './cli/look.ts'
 import { openStore } from './cli/open-store.ts'
 import { type Role, runProgram } from './cli/program.ts'
+import { type Doors, startIngress } from './cli/start-ingress.ts'
 import { traceHandler } from './cli/trace.ts'
 import type { Config } from './config.ts'
 import { backoffMs } from './foundation/backoff.ts'
-import { ByteBudget } from './foundation/byte-budget.ts'
 import { systemClock as clock } from './foundation/clock.ts'
 import { asFailure } from './foundation/failure.ts'
 import { LifeCycle } from './foundation/life-cycle.ts'
 import type { Service } from './foundation/service.ts'
 import { AdminServer } from './ingress/admin.ts'
-import { IngressEvents } from './ingress/events.ts'
-import { ExportPath } from './ingress/export.ts'
-import { HttpIngress } from './ingress/http.ts'
-import { RateLimit } from './ingress/rate-limit.ts'
-import { type Signal, signals } from './otlp/signal.ts'
 import { DiskGuard } from './postgres/disk-guard.ts'
 import { openEmbedded } from './postgres/embedded.ts'
 import { type DatabaseLocation, describeLocation, parseDatabaseUrl } from './postgres/location.ts'
@@ -30,10 +25,8 @@ import { closePool, openPool, type PoolOptions, type Sql } from './postgres/pool
 import { checkServer } from './postgres/server-check.ts'
 import { sqlFolder } from './postgres/statement.ts'
 import { findAbandoned, forgetAbandoned, markSwept } from './queue/abandoned.ts'
-import { countBacklog } from './queue/count-backlog.ts'
-import { Overflow } from './queue/overflow.ts'
 import { relayQueue } from './queue/relay-queue.ts'
-import { STAGING_CONNECT_MS_MAX, Stager } from './queue/stage.ts'
+import { STAGING_CONNECT_MS_MAX, type StagerOptions } from './queue/stage.ts'
 import { PartitionKeeper } from './relay/partition-keeper.ts'
 import { Relay } from './relay/relay.ts'
 import { Sweeper } from './relay/sweeper.ts'
@@ -76,7 +69,7 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
     await life.start(pools.service)
     const store = openStore(config, clock)
     await life.start(storeService(store))
-    let ingress: HttpIngress | undefined
+    let doors: Doors | undefined
     let started = false
     const phase = () => (stopping.signal.aborted ? 'stopping' : started ? undefined : 'starting')
     const health = new HealthChecks({ sql: pools.look, store, phase, clock })
@@ -101,10 +94,18 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
       relay = await startRelay(life, config, { pools, store, log, metrics })
     }
     if (!stopping.signal.aborted && role !== 'worker') {
-      ingress = await startIngress(life, config, { pools, disk, log, metrics, location })
+      doors = await startIngress(life, config, {
+        openStaging: (onNotice) => openStaging(location, onNotice),
+        backlog: pools.backlog,
+        refusal: () => (disk?.isNearlyFull ? 'less than 1 GiB of disk is free' : undefined),
+        log,
+        metrics,
+        clock,
+        random,
+      })
     }
     started = true
-    if (!stopping.signal.aborted) announce({ config, role, guide, location, store, ingress, admin, log })
+    if (!stopping.signal.aborted) announce({ config, role, guide, location, store, doors, admin, log })
     await stopped
   } catch (error) {
     log.error('start_failed', { error })
@@ -175,6 +176,19 @@ function openPools(url: DatabaseLocation, config: Config): Pools {
   return { look, backlog, claims, settles, service: { name: 'pools', start: async () => undefined, stop } }
 }
 
+/** The one connection that requests are staged over. */
+function openStaging(url: DatabaseLocation, onNotice: Parameters<StagerOptions['open']>[0]): Sql {
+  return openPool({
+    url,
+    name: 'sluice staging',
+    connections: 1,
+    statementTimeoutMs: STATEMENT_MS_MAX,
+    connectTimeoutMs: STAGING_CONNECT_MS_MAX,
+    onNotice,
+    clock,
+  })
+}
+
 function storeService(store: ObjectStore): Service {
   return { name: 'store', start: async () => undefined, stop: () => store.close() }
 }
@@ -242,80 +256,6 @@ async function startRelay(
   })
   await life.start(relay)
   return relay
-}
-
-async function startIngress(
-  life: LifeCycle,
-  settings: Config,
-  {
-    pools,
-    disk,
-    log,
-    metrics,
-    location,
-  }: Parts & { disk: DiskGuard | undefined; location: DatabaseLocation },
-): Promise<HttpIngress> {
-  const stager = new Stager({
-    open: (onNotice) =>
-      openPool({
-        url: location,
-        name: 'sluice staging',
-        connections: 1,
-        statementTimeoutMs: STATEMENT_MS_MAX,
-        connectTimeoutMs: STAGING_CONNECT_MS_MAX,
-        onNotice,
-        clock,
-      }),
-    close: (sql) => closePool(sql, 100),
-    clock,
-    onCommitted: ({ rows, durationMs }) => {
-      metrics.databaseUp.set(1)
-      metrics.groupRows.observe(rows)
-      metrics.groupCommitDuration.observe(durationMs / 1000)
-    },
-    onUnknown: (rows) => metrics.unknownRows.inc(rows),
-  })
-  await life.start(stager)
-  const overflow = new Overflow({
-    policy: settings.OVERFLOW_POLICY,
-    sampleRate: settings.OVERFLOW_SAMPLE_RATE,
-    rowsMax: settings.STAGING_MAX_BACKLOG,
-    bytesMax: settings.STAGING_MAX_BYTES,
-    count: (limit) => countBacklog(pools.backlog, limit),
-    onCounted: ({ rows, bytes }) => {
-      metrics.databaseUp.set(1)
-      metrics.backlogRows.set(rows)
-      metrics.backlogBytes.set(bytes)
-    },
-    onCountFailed: (error) => {
-      metrics.databaseUp.set(0)
-      log.warn('backlog_unknown', { error })
-    },
-    clock,
-    random,
-  })
-  await life.start(overflow)
-  const budget = new ByteBudget(settings.MAX_INFLIGHT_BYTES)
-  metrics.watch('inflightBytes', () => budget.usedBytes)
-  const events = new IngressEvents({ log, metrics, transport: 'http' })
-  const ingress = new HttpIngress({
-    host: settings.HOST,
-    port: settings.HTTP_PORT,
-    signals: Object.keys(signals) as Signal[],
-    exportPath: new ExportPath({ stager, overflow, maxBodyBytes: settings.MAX_BODY_BYTES, events }),
-    rateLimit: settings.ENABLE_RATE_LIMITING
-      ? new RateLimit({ perSecond: settings.RATE_LIMIT_RPS, burst: settings.RATE_LIMIT_BURST, clock })
-      : undefined,
-    budget,
-    maxBodyBytes: settings.MAX_BODY_BYTES,
-    droppedStatus: settings.OVERFLOW_ACCEPTED_STATUS === '200' ? 200 : 202,
-    refusal: () => (disk?.isNearlyFull ? 'less than 1 GiB of disk is free' : undefined),
-    events,
-    clock,
-    random,
-  })
-  await life.start(ingress)
-  return ingress
 }
 
 /** Tries until it works, as long as what stands in the way is an outage. */
@@ -394,15 +334,15 @@ interface Announcement {
   guide: boolean
   location: DatabaseLocation
   store: ObjectStore
-  ingress: HttpIngress | undefined
+  doors: Doors | undefined
   admin: AdminServer
   log: Log
 }
 
-function announce({ config, role, guide, location, store, ingress, admin, log }: Announcement): void {
+function announce({ config, role, guide, location, store, doors, admin, log }: Announcement): void {
   const url = ({ host, port }: { host: string; port: number }) =>
     `http://${host.includes(':') ? `[${host}]` : host}:${port}`
-  const sendTo = ingress === undefined ? undefined : url(ingress.address)
+  const sendTo = doors && url(doors.http)
   const lookAt = url(admin.address)
   const database = describeLocation(location)
   log.info('started', { role, otlp_http: sendTo, admin: lookAt, database, store: store.description })

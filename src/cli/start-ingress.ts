@@ -1,0 +1,92 @@
+import type { Config } from '../config.ts'
+import { ByteBudget } from '../foundation/byte-budget.ts'
+import type { Clock } from '../foundation/clock.ts'
+import type { LifeCycle } from '../foundation/life-cycle.ts'
+import { IngressEvents } from '../ingress/events.ts'
+import { ExportPath } from '../ingress/export.ts'
+import { HttpIngress } from '../ingress/http.ts'
+import type { ListeningAddress } from '../ingress/listening.ts'
+import { RateLimit } from '../ingress/rate-limit.ts'
+import { type Signal, signals } from '../otlp/signal.ts'
+import { closePool, type Sql } from '../postgres/pool.ts'
+import { countBacklog } from '../queue/count-backlog.ts'
+import { Overflow } from '../queue/overflow.ts'
+import { Stager, type StagerOptions } from '../queue/stage.ts'
+import type { Log } from '../telemetry/log.ts'
+import type { Metrics } from '../telemetry/metrics.ts'
+
+/** What the ingress needs of the rest of the process. */
+export interface IngressParts {
+  openStaging: StagerOptions['open']
+  /** For counting what waits in the queue. */
+  backlog: Sql
+  /** Why nothing can be taken now, or undefined. */
+  refusal: () => string | undefined
+  log: Log
+  metrics: Metrics
+  clock: Clock
+  random: () => number
+}
+
+/** Where OTLP is taken. */
+export interface Doors {
+  http: ListeningAddress
+}
+
+/** Starts everything between the senders and the queue, from the queue to the door. */
+export async function startIngress(life: LifeCycle, config: Config, parts: IngressParts): Promise<Doors> {
+  const { clock, random, log, metrics, refusal } = parts
+  const stager = new Stager({
+    open: parts.openStaging,
+    close: (sql) => closePool(sql, 100),
+    clock,
+    onCommitted: ({ rows, durationMs }) => {
+      metrics.databaseUp.set(1)
+      metrics.groupRows.observe(rows)
+      metrics.groupCommitDuration.observe(durationMs / 1000)
+    },
+    onUnknown: (rows) => metrics.unknownRows.inc(rows),
+  })
+  await life.start(stager)
+  const overflow = new Overflow({
+    policy: config.OVERFLOW_POLICY,
+    sampleRate: config.OVERFLOW_SAMPLE_RATE,
+    rowsMax: config.STAGING_MAX_BACKLOG,
+    bytesMax: config.STAGING_MAX_BYTES,
+    count: (limit) => countBacklog(parts.backlog, limit),
+    onCounted: ({ rows, bytes }) => {
+      metrics.databaseUp.set(1)
+      metrics.backlogRows.set(rows)
+      metrics.backlogBytes.set(bytes)
+    },
+    onCountFailed: (error) => {
+      metrics.databaseUp.set(0)
+      log.warn('backlog_unknown', { error })
+    },
+    clock,
+    random,
+  })
+  await life.start(overflow)
+  const budget = new ByteBudget(config.MAX_INFLIGHT_BYTES)
+  metrics.watch('inflightBytes', () => budget.usedBytes)
+  const events = new IngressEvents({ log, metrics, transport: 'http' })
+  const rateLimit = config.ENABLE_RATE_LIMITING
+    ? new RateLimit({ perSecond: config.RATE_LIMIT_RPS, burst: config.RATE_LIMIT_BURST, clock })
+    : undefined
+  const http = new HttpIngress({
+    host: config.HOST,
+    port: config.HTTP_PORT,
+    signals: Object.keys(signals) as Signal[],
+    exportPath: new ExportPath({ stager, overflow, maxBodyBytes: config.MAX_BODY_BYTES, events }),
+    rateLimit,
+    budget,
+    maxBodyBytes: config.MAX_BODY_BYTES,
+    droppedStatus: config.OVERFLOW_ACCEPTED_STATUS === '200' ? 200 : 202,
+    refusal,
+    events,
+    clock,
+    random,
+  })
+  await life.start(http)
+  return { http: http.address }
+}
