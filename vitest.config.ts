@@ -1,7 +1,12 @@
 import { defineConfig } from 'vitest/config'
 
 /** Tests whose name says that they need a PostgreSQL or a MinIO server, and those that start whole processes. */
-const needsServers = ['test/**/*.pg.test.ts', 'test/**/*.s3.test.ts', 'test/system/**/*.test.ts']
+const needsServers = [
+  'test/**/*.pg.test.ts',
+  'test/**/*.s3.test.ts',
+  'test/system/**/*.test.ts',
+  'test/clients/**/*.test.ts',
+]
 
 export default defineConfig({
   test: {

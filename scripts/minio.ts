@@ -2,16 +2,15 @@
  * Installs a real MinIO server at `.tools/minio` for the tests, unless there is one: with Go's own `go install`
  * (about 3 minutes, once), else out of its container image.
  */
-import { execFile, spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { execFile } from 'node:child_process'
 import { access, constants, mkdir, mkdtemp, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
+import { runLong } from './long-command.ts'
 
 const goModule = 'github.com/minio/minio'
 const version = 'v0.0.0-20260212201848-7aac2a2c5b7c'
 const image = 'minio/minio:RELEASE.2025-09-07T16-13-09Z'
-const progressEveryMs = 15_000
 
 const tools = path.join(import.meta.dirname, '../.tools')
 const installed = path.join(tools, 'minio')
@@ -40,32 +39,6 @@ function answers(command: string, ...words: string[]): Promise<boolean> {
   )
 }
 
-/** Runs a long command, with a line of progress now and then, and what it wrote if it fails. */
-async function runLong(
-  what: string,
-  command: string,
-  words: string[],
-  env: NodeJS.ProcessEnv,
-): Promise<void> {
-  const startedMs = performance.now()
-  const seconds = () => Math.round((performance.now() - startedMs) / 1000)
-  const child = spawn(command, words, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
-  let output = ''
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.on('data', (chunk: Buffer) => {
-      output = (output + chunk.toString()).slice(-8000)
-    })
-  }
-  const progress = setInterval(() => console.log(`${what}: ${seconds()} s so far`), progressEveryMs)
-  try {
-    const [code] = await once(child, 'close')
-    if (code !== 0) throw new Error(`${what} failed with exit code ${code}:\n${output.trim()}`)
-  } finally {
-    clearInterval(progress)
-  }
-  console.log(`${what}: done in ${seconds()} s`)
-}
-
 async function install(): Promise<void> {
   await mkdir(tools, { recursive: true })
   // On the same file system, so that the program appears under its name all at once.
@@ -75,15 +48,14 @@ async function install(): Promise<void> {
     if (await answers('go', 'version')) {
       console.log(`Building MinIO ${version} with go install; this takes about 3 minutes, once.`)
       await runLong('go install', 'go', ['install', `${goModule}@${version}`], {
-        GOBIN: folder,
-        CGO_ENABLED: '0',
+        env: { GOBIN: folder, CGO_ENABLED: '0' },
       })
     } else if (process.platform === 'linux' && (await answers('docker', 'info'))) {
       console.log(`Go is not here; taking the server out of the image ${image}.`)
       const container = path.basename(folder).toLowerCase()
-      await runLong('docker create', 'docker', ['create', '--name', container, image], {})
+      await runLong('docker create', 'docker', ['create', '--name', container, image])
       try {
-        await runLong('docker cp', 'docker', ['cp', `${container}:/usr/bin/minio`, built], {})
+        await runLong('docker cp', 'docker', ['cp', `${container}:/usr/bin/minio`, built])
       } finally {
         await run('docker', ['rm', '--force', container])
       }
