@@ -1,0 +1,80 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import path from 'node:path'
+import { text } from 'node:stream/consumers'
+import { ensurePython } from '../../scripts/python.ts'
+import type { Destination } from './js-sdk.ts'
+import { type ExpectedSample, expectedSample, type SampleIds, someTime } from './sample.ts'
+
+const script = path.join(import.meta.dirname, 'python_sdk.py')
+const largest = '9223372036854775807'
+
+/** How the SDK for Python sends. */
+export interface PythonSdkOptions {
+  transport: 'http' | 'grpc'
+  compression: 'gzip' | 'none'
+  to: Destination
+  service: string
+  /** The exporters' own deadline; theirs is 10 s. */
+  timeoutSeconds?: number
+}
+
+/** How its exports ended. */
+export interface PythonOutcome {
+  /** `SUCCESS` or `FAILURE`, in the order in which the exports ended. */
+  results: string[]
+  /** What the SDK logged about itself from WARNING up. */
+  said: string[]
+}
+
+/** Sends the sample, one export a signal, and says what must be found in the store. */
+export async function sendPythonSample(
+  options: PythonSdkOptions,
+): Promise<PythonOutcome & { sent: ExpectedSample }> {
+  const { ids, ...outcome } = (await run({ act: 'sample', ...options })) as PythonOutcome & { ids: SampleIds }
+  const { traceId, parentId } = ids
+  const [traceIdBytes, parentIdBytes] = [traceId, parentId].map((id) => Buffer.from(id, 'hex'))
+  const exemplar = {
+    traceId: traceIdBytes?.toString('base64'),
+    spanId: parentIdBytes?.toString('base64'),
+    timeUnixNano: someTime,
+    asInt: largest,
+  }
+  const sent = expectedSample({
+    service: options.service,
+    ids,
+    wholeNumbers: [
+      { key: 'smallest', value: { intValue: '-9223372036854775808' } },
+      { key: 'largest', value: { intValue: largest } },
+    ],
+    numbers: { arrayValue: { values: [{ intValue: '1' }, { intValue: '4611686018427387904' }] } },
+    spanFlags: 256,
+    logFlags: 3,
+    buckets: {
+      positive: { offset: -1, bucketCounts: ['1', '1', '1', '0'] },
+      negative: { bucketCounts: ['0'] },
+    },
+    counter: { asInt: largest, exemplars: [exemplar] },
+    gaugeStarts: false,
+  })
+  return { ...outcome, sent }
+}
+
+/** Sends spans named `0`, `1`, …, one an export, each begun so long after the last. */
+export async function sendPythonExports(
+  options: PythonSdkOptions & { exports: number; intervalSeconds: number },
+): Promise<PythonOutcome> {
+  return (await run({ act: 'exports', ...options })) as PythonOutcome
+}
+
+async function run({ to, ...task }: PythonSdkOptions & { act: string }): Promise<unknown> {
+  const endpoint = task.transport === 'http' ? to.url : `http://${to.grpcTarget}`
+  const python = spawn(await ensurePython(), ['-I', script], { stdio: ['pipe', 'pipe', 'pipe'] })
+  const exited = once(python, 'close')
+  const outputs = Promise.all([text(python.stdout), text(python.stderr)])
+  // A program that ends early has said why on stderr.
+  python.stdin.on('error', () => undefined).end(JSON.stringify({ ...task, endpoint }))
+  const [[code], [output, errors]] = await Promise.all([exited, outputs])
+  if (code !== 0) throw new Error(`${path.basename(script)} failed: ${errors.trim()}`)
+  return JSON.parse(output)
+}
