@@ -343,13 +343,23 @@ function announce({ config, role, guide, location, store, doors, admin, log }: A
   const url = ({ host, port }: { host: string; port: number }) =>
     `http://${host.includes(':') ? `[${host}]` : host}:${port}`
   const sendTo = doors && url(doors.http)
+  const sendToGrpc = doors && url(doors.grpc)
   const lookAt = url(admin.address)
   const database = describeLocation(location)
-  log.info('started', { role, otlp_http: sendTo, admin: lookAt, database, store: store.description })
+  log.info('started', {
+    role,
+    otlp_http: sendTo,
+    otlp_grpc: sendToGrpc,
+    admin: lookAt,
+    database,
+    store: store.description,
+  })
   if (!guide) return
   const lines = [
     '',
-    ...(sendTo === undefined ? [] : [`  Send OTLP to   ${sendTo}  (OTEL_EXPORTER_OTLP_ENDPOINT=${sendTo})`]),
+    ...(sendTo === undefined
+      ? []
+      : [`  Send OTLP to   ${sendTo}  (HTTP)`, `                 ${sendToGrpc}  (gRPC)`]),
     `  Objects        ${store.description}`,
     `  Database       ${database}`,
     `  Health         ${lookAt}/health`,

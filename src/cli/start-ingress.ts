@@ -4,6 +4,7 @@ import type { Clock } from '../foundation/clock.ts'
 import type { LifeCycle } from '../foundation/life-cycle.ts'
 import { IngressEvents } from '../ingress/events.ts'
 import { ExportPath } from '../ingress/export.ts'
+import { GrpcIngress } from '../ingress/grpc.ts'
 import { HttpIngress } from '../ingress/http.ts'
 import type { ListeningAddress } from '../ingress/listening.ts'
 import { RateLimit } from '../ingress/rate-limit.ts'
@@ -31,6 +32,7 @@ export interface IngressParts {
 /** Where OTLP is taken. */
 export interface Doors {
   http: ListeningAddress
+  grpc: ListeningAddress
 }
 
 /** Starts everything between the senders and the queue, from the queue to the door. */
@@ -73,20 +75,39 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
   const rateLimit = config.ENABLE_RATE_LIMITING
     ? new RateLimit({ perSecond: config.RATE_LIMIT_RPS, burst: config.RATE_LIMIT_BURST, clock })
     : undefined
-  const http = new HttpIngress({
+  const shared = {
     host: config.HOST,
-    port: config.HTTP_PORT,
     signals: Object.keys(signals) as Signal[],
     exportPath: new ExportPath({ stager, overflow, maxBodyBytes: config.MAX_BODY_BYTES, events }),
     rateLimit,
     budget,
     maxBodyBytes: config.MAX_BODY_BYTES,
-    droppedStatus: config.OVERFLOW_ACCEPTED_STATUS === '200' ? 200 : 202,
     refusal,
-    events,
     clock,
     random,
+  }
+  const http = new HttpIngress({
+    ...shared,
+    port: config.HTTP_PORT,
+    droppedStatus: config.OVERFLOW_ACCEPTED_STATUS === '200' ? 200 : 202,
+    events,
   })
-  await life.start(http)
-  return { http: http.address }
+  const grpc = new GrpcIngress({
+    ...shared,
+    port: config.GRPC_PORT,
+    requestTimeoutMs: config.REQUEST_TIMEOUT_SECONDS * 1000,
+    events: new IngressEvents({ log, metrics, transport: 'grpc' }),
+  })
+  // Together, so that one drain does not wait for the other.
+  await life.start({
+    name: 'ingress',
+    start: async () => {
+      await http.start()
+      await grpc.start()
+    },
+    stop: async (giveUp) => {
+      await Promise.all([http.stop(giveUp), grpc.stop(giveUp)])
+    },
+  })
+  return { http: http.address, grpc: grpc.address }
 }

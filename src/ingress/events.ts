@@ -113,6 +113,11 @@ export class IngressEvents {
     this.#log.info('http_malformed', { reason: code, request_id: requestId, message })
   }
 
+  /** Something came that was not gRPC. */
+  brokenGrpc(code: string, message: string): void {
+    this.#log.info('grpc_malformed', { reason: code, message })
+  }
+
   /** The listener could not take a connection; it goes on listening. */
   listenerFailed(error: Error): void {
     this.#log.error('listener_failed', { reason: 'accept', error })

@@ -11,7 +11,7 @@ import type { StagedRow } from '../queue/copy-format.ts'
 import type { OverflowDecision } from '../queue/overflow.ts'
 import type { IngressEvents } from './events.ts'
 import type { Outcome } from './outcome.ts'
-import type { Reservation } from './read-body.ts'
+import type { Reservation } from './reservation.ts'
 
 /** One OTLP request whose body has been read. `reservation` already holds the bytes of `body`. */
 export interface ExportRequest {

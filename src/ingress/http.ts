@@ -14,11 +14,12 @@ import { formatOf, mediaTypes } from './content-type.ts'
 import type { IngressEvents } from './events.ts'
 import { type ExportPath, noRoom, tooLargeMessage } from './export.ts'
 import { addressOf, CLOSING_MS, closeServer, type ListeningAddress, listen } from './listening.ts'
-import { droppedMessage, type Outcome, refusalAnswer } from './outcome.ts'
+import { type Outcome, partialSuccess, refusalAnswer } from './outcome.ts'
 import type { RateLimit } from './rate-limit.ts'
-import { breakOffReading, declaredLength, Reservation, readBody } from './read-body.ts'
+import { breakOffReading, declaredLength, readBody } from './read-body.ts'
 import { awaitsContinue, type Reply, reply } from './reply.ts'
 import { requestIdOf } from './request-id.ts'
+import { Reservation } from './reservation.ts'
 
 /** What the OTLP/HTTP listener needs. */
 export interface HttpIngressOptions {
@@ -290,11 +291,8 @@ export class HttpIngress implements Service {
   ): Pick<Reply, 'status' | 'body' | 'retryAfterSeconds' | 'allow'> {
     if (outcome.kind === 'accepted' || outcome.kind === 'dropped') {
       invariant(signal !== undefined, 'a request without a signal came to its end')
-      if (outcome.kind === 'accepted') return { status: 200, body: exportResponse(signal, format) }
-      const { items, policy } = outcome
-      // A partial success that rejects nothing is read as a warning about something else.
-      const partial = items === 0 ? undefined : { rejected: items, message: droppedMessage(policy) }
-      return { status: this.#options.droppedStatus, body: exportResponse(signal, format, partial) }
+      const status = outcome.kind === 'accepted' ? 200 : this.#options.droppedStatus
+      return { status, body: exportResponse(signal, format, partialSuccess(outcome)) }
     }
     const { httpStatus, rpcCode, message, retryAfterSeconds } = refusalAnswer(outcome, this.#options.random)
     return {

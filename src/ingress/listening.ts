@@ -1,5 +1,5 @@
 import type { Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Server as NetServer, Socket } from 'node:net'
 import type { Clock } from '../foundation/clock.ts'
 import { Failure, invariant } from '../foundation/failure.ts'
 
@@ -16,7 +16,7 @@ export interface ListeningAddress {
  * @throws Failure `configuration` when the address cannot be had.
  */
 export function listen(
-  server: Server,
+  server: NetServer,
   what: string,
   { host, port }: ListeningAddress,
   onError: (error: Error) => void,
@@ -32,7 +32,7 @@ export function listen(
 }
 
 /** Where `server` listens; the port that it got if it asked for any. */
-export function addressOf(server: Server | undefined): ListeningAddress {
+export function addressOf(server: NetServer | undefined): ListeningAddress {
   const address = server?.address() as AddressInfo | null | undefined
   invariant(address, 'the server is not listening')
   return { host: address.address, port: address.port }
@@ -57,4 +57,15 @@ export async function closeServer(server: Server, clock: Clock, giveUp: AbortSig
   await clock.sleep(CLOSING_MS, AbortSignal.any([giveUp, closed.signal]))
   server.closeAllConnections()
   await closing
+}
+
+/** How long a refused connection is read on, so that the answer is not taken away by a reset. */
+const LINGER_MS = 1_000
+
+/** Sends the last bytes of a connection whose client may still send, and ends it (RFC 9112, section 9.6). */
+export function endSocket(socket: Socket, lastBytes: Buffer, clock: Clock): void {
+  socket.on('error', () => socket.destroy())
+  socket.end(lastBytes)
+  socket.resume()
+  clock.deadline(LINGER_MS).addEventListener('abort', () => socket.destroy())
 }

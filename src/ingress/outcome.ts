@@ -17,6 +17,8 @@ export type Refusal = Exclude<Outcome, { kind: 'accepted' } | { kind: 'dropped' 
 export const rpcCodes = {
   ok: 0,
   invalidArgument: 3,
+  deadlineExceeded: 4,
+  notFound: 5,
   permissionDenied: 7,
   resourceExhausted: 8,
   unimplemented: 12,
@@ -41,7 +43,9 @@ const refusals = {
   unknown_path: { httpStatus: 404, rpcCode: rpcCodes.unimplemented, retried: false },
   wrong_method: { httpStatus: 405, rpcCode: rpcCodes.unimplemented, retried: false },
   wrong_content_type: { httpStatus: 415, rpcCode: rpcCodes.unimplemented, retried: false },
+  unknown_encoding: { httpStatus: 400, rpcCode: rpcCodes.unimplemented, retried: false },
   too_large: { httpStatus: 413, rpcCode: rpcCodes.resourceExhausted, retried: false },
+  too_late: { httpStatus: 504, rpcCode: rpcCodes.deadlineExceeded, retried: true },
   rate_limited: { httpStatus: 429, rpcCode: rpcCodes.resourceExhausted, retried: true },
   queue_full: { httpStatus: 429, rpcCode: rpcCodes.resourceExhausted, retried: true },
   staging_away: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
@@ -78,8 +82,17 @@ export function refusalAnswer(refusal: Refusal, random: () => number): Answer {
   return { httpStatus, rpcCode, message, retryAfterSeconds: Math.min(wait, RETRY_AFTER_SECONDS_MAX) }
 }
 
+/** What the answer to a request that came to its end says of what was not taken of it; undefined when all was. */
+export function partialSuccess(
+  outcome: Extract<Outcome, { kind: 'accepted' | 'dropped' }>,
+): { rejected: number; message: string } | undefined {
+  // A partial success that rejects nothing is read as a warning about something else.
+  if (outcome.kind === 'accepted' || outcome.items === 0) return undefined
+  return { rejected: outcome.items, message: droppedMessage(outcome.policy) }
+}
+
 /** The sentence of a partial success: what became of the items that were not taken. */
-export function droppedMessage(policy: 'drop' | 'sample'): string {
+function droppedMessage(policy: 'drop' | 'sample'): string {
   return policy === 'drop'
     ? 'the queue is full and the overflow policy is drop: nothing of this request was kept'
     : 'the queue is full and the overflow policy is sample: this request was not in the sample'

@@ -1,34 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import type { ByteBudget } from '../foundation/byte-budget.ts'
-
-/** The bytes of the in-flight budget that one request holds, given back together when its outcome is certain. */
-export class Reservation {
-  readonly #budget: ByteBudget
-  #bytes = 0
-
-  constructor(budget: ByteBudget) {
-    this.#budget = budget
-  }
-
-  /** Takes `bytes` more, or takes nothing and answers false. */
-  take(bytes: number): boolean {
-    if (!this.#budget.tryTake(bytes)) return false
-    this.#bytes += bytes
-    return true
-  }
-
-  /** What could be taken now. */
-  get freeBytes(): number {
-    return this.#budget.freeBytes
-  }
-
-  /** Gives back all that is held. Calling it again gives back nothing. */
-  release(): void {
-    this.#budget.giveBack(this.#bytes)
-    this.#bytes = 0
-  }
-}
+import { BodyBuffer } from './body-buffer.ts'
+import type { Reservation } from './reservation.ts'
 
 /**
  * Why a body could not be read.
@@ -39,11 +12,6 @@ export class Reservation {
  * - `gone`: the client went away before the last byte.
  */
 export type BodyFault = 'too_large' | 'no_room' | 'bad_framing' | 'cut_off' | 'gone'
-
-/** Buffers double from here. One read of a socket brings at most this much, so most bodies come whole. */
-const FIRST_GROWTH_BYTES = 64 * 1024
-
-const nothing = Buffer.alloc(0)
 
 /** How to break off the reading of a body that has not come whole, by connection. */
 const readings = new WeakMap<Socket, (fault: BodyFault) => void>()
@@ -57,8 +25,7 @@ export function declaredLength(incoming: IncomingMessage): number | undefined {
 
 /**
  * Reads a whole body, holding in memory what `reservation` could take and no more. A declared length over
- * `limitBytes`, or over what is free, is refused before a byte is read; a body in chunks is counted as it comes. A body that comes in one
- * piece is not copied; a larger one is gathered in a buffer that doubles, up to its declared length.
+ * `limitBytes`, or over what is free, is refused before a byte is read; a body in chunks is counted as it comes.
  *
  * Never rejects. After a fault the rest of the body is left unread.
  */
@@ -72,29 +39,13 @@ export function readBody(
   if (declared !== undefined && declared > reservation.freeBytes) return Promise.resolve('no_room')
   return new Promise((resolve) => {
     const { socket } = incoming
-    const mostBytes = declared ?? limitBytes
-    let body: Buffer = nothing
-    let usedBytes = 0
+    const body = new BodyBuffer(reservation, declared ?? limitBytes)
 
     const onData = (chunk: Buffer) => {
-      const neededBytes = usedBytes + chunk.length
-      if (neededBytes > limitBytes) return settle('too_large')
-      if (usedBytes === 0) {
-        if (!reservation.take(chunk.length)) return settle('no_room')
-        body = chunk
-      } else {
-        if (neededBytes > body.length) {
-          const grownBytes = Math.min(mostBytes, Math.max(neededBytes, 2 * body.length, FIRST_GROWTH_BYTES))
-          if (!reservation.take(grownBytes - body.length)) return settle('no_room')
-          const grown = Buffer.allocUnsafeSlow(grownBytes)
-          body.copy(grown, 0, 0, usedBytes)
-          body = grown
-        }
-        chunk.copy(body, usedBytes)
-      }
-      usedBytes = neededBytes
+      if (body.length + chunk.length > limitBytes) settle('too_large')
+      else if (!body.add(chunk)) settle('no_room')
     }
-    const onEnd = () => settle(usedBytes === body.length ? body : body.subarray(0, usedBytes))
+    const onEnd = () => settle(body.bytes)
     const onClose = () => settle('gone')
     const settle = (result: Buffer | BodyFault) => {
       incoming.off('data', onData)

@@ -1,5 +1,5 @@
 import { type Signal, signals } from './signal.ts'
-import { varintLength, writeVarint } from './wire.ts'
+import { bytesField, varintField, varintLength, writeVarint } from './wire.ts'
 
 /** The two encodings of OTLP/HTTP; a request is answered in its own. */
 export type Format = 'protobuf' | 'json'
@@ -39,6 +39,18 @@ export function exportResponse(signal: Signal, format: Format, partial?: Partial
 export function statusBody(format: Format, code: number, message: string): Buffer {
   const text = shortText(message)
   return format === 'json' ? json({ code, message: text.toString() }) : numberAndText(code, text)
+}
+
+/** `google.rpc.RetryInfo` with a delay of whole seconds (googleapis, google/rpc/error_details.proto). */
+export function retryInfo(delaySeconds: number): Buffer {
+  return bytesField(1, varintField(1, delaySeconds))
+}
+
+/** The error of `statusBody` in protobuf with a RetryInfo among its details. */
+export function statusWithRetryInfo(code: number, message: string, delaySeconds: number): Buffer {
+  const type = bytesField(1, 'type.googleapis.com/google.rpc.RetryInfo')
+  const detail = Buffer.concat([type, bytesField(2, retryInfo(delaySeconds))])
+  return Buffer.concat([statusBody('protobuf', code, message), bytesField(3, detail)])
 }
 
 /** A message with a number in field 1 and a text in field 2, as both Status and every partial success are. */

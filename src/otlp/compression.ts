@@ -88,6 +88,11 @@ export async function unpack(
   return { bytes, gzip: decoder === gunzip ? body : undefined }
 }
 
+/** Whether `unpack` knows this content encoding. */
+export function isKnownEncoding(contentEncoding: string): boolean {
+  return /^\s*(?:identity|(?:x-)?gzip|deflate|zstd)?\s*$/i.test(contentEncoding)
+}
+
 /** Compresses with gzip at the fastest level (RFC 1952, one member). */
 export async function pack(bytes: Buffer): Promise<Buffer> {
   if (bytes.length <= packAtOnceBytesMax) return zlib.gzipSync(bytes, { level: constants.Z_BEST_SPEED })

@@ -36,6 +36,7 @@ export interface ScalarField extends FieldBase {
 /** A field whose value is one of a list of names, as a number on the wire. */
 export interface EnumField extends FieldBase {
   readonly kind: 'enum'
+  readonly enumName: string
   readonly values: ReadonlyMap<string, number>
 }
 
@@ -277,7 +278,7 @@ const severities = ['TRACE', 'DEBUG', 'INFO', 'WARN', 'ERROR', 'FATAL'].flatMap(
 )
 
 /** The names of each enum, by their numbers from 0. */
-const enums: Record<string, readonly string[]> = {
+export const enums: Record<string, readonly string[]> = {
   SpanKind: ['UNSPECIFIED', 'INTERNAL', 'SERVER', 'CLIENT', 'PRODUCER', 'CONSUMER'].map(
     (name) => `SPAN_KIND_${name}`,
   ),
@@ -309,7 +310,11 @@ function isScalarKind(type: string): type is ScalarKind {
   return scalarKinds.has(type)
 }
 
-function link(): Map<string, Message> {
+/** Messages in the notation of this file, linked: a type is a scalar, one of `enums`, or one of the messages. */
+export function linkMessages(
+  definitions: Readonly<Record<string, readonly string[]>>,
+  enums: Readonly<Record<string, readonly string[]>>,
+): Map<string, Message> {
   const fieldsOf = new Map<string, Field[]>()
   const linked = new Map<string, Message>()
   for (const name of Object.keys(definitions)) {
@@ -318,12 +323,16 @@ function link(): Map<string, Message> {
     linked.set(name, { name, fields })
   }
   for (const [name, lines] of Object.entries(definitions)) {
-    for (const line of lines) fieldsOf.get(name)?.push(parseField(line, linked))
+    for (const line of lines) fieldsOf.get(name)?.push(parseField(line, linked, enums))
   }
   return linked
 }
 
-function parseField(line: string, linked: ReadonlyMap<string, Message>): Field {
+function parseField(
+  line: string,
+  linked: ReadonlyMap<string, Message>,
+  enums: Readonly<Record<string, readonly string[]>>,
+): Field {
   const [number, name, written, oneof] = line.split(' ')
   if (number === undefined || name === undefined || written === undefined) {
     throw new Error(`the schema has a line that is no field: ${line}`)
@@ -335,7 +344,8 @@ function parseField(line: string, linked: ReadonlyMap<string, Message>): Field {
   if (isScalarKind(type)) return { ...base, kind: type }
   const names = enums[type]
   if (names !== undefined) {
-    return { ...base, kind: 'enum', values: new Map(names.map((value, index) => [value, index])) }
+    const values = new Map(names.map((value, index) => [value, index]))
+    return { ...base, kind: 'enum', enumName: type, values }
   }
   const message = linked.get(type)
   if (message === undefined) throw new Error(`the schema has a field of unknown type: ${line}`)
@@ -343,7 +353,7 @@ function parseField(line: string, linked: ReadonlyMap<string, Message>): Field {
 }
 
 /** Every message of the protocol by its name (nested ones without their parent: `SpanEvent` is `Span.Event`). */
-export const messages: ReadonlyMap<string, Message> = link()
+export const messages: ReadonlyMap<string, Message> = linkMessages(definitions, enums)
 
 /** The message called `name`; a name that is not in the schema is a bug. */
 export function messageNamed(name: string): Message {

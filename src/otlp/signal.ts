@@ -1,11 +1,33 @@
-/** The kinds of telemetry that OTLP carries, by the number they have in `ingestion_queue.signal`. */
+/**
+ * The kinds of telemetry that OTLP carries: by the number they have in `ingestion_queue.signal`, with their path over HTTP
+ * and their service over gRPC.
+ */
 export const signals = {
-  traces: { number: 1, path: '/v1/traces', rejectedField: 'rejectedSpans', items: 'spans' },
-  metrics: { number: 2, path: '/v1/metrics', rejectedField: 'rejectedDataPoints', items: 'data points' },
-  logs: { number: 3, path: '/v1/logs', rejectedField: 'rejectedLogRecords', items: 'log records' },
+  traces: {
+    number: 1,
+    path: '/v1/traces',
+    service: 'opentelemetry.proto.collector.trace.v1.TraceService',
+    rejectedField: 'rejectedSpans',
+    items: 'spans',
+  },
+  metrics: {
+    number: 2,
+    path: '/v1/metrics',
+    service: 'opentelemetry.proto.collector.metrics.v1.MetricsService',
+    rejectedField: 'rejectedDataPoints',
+    items: 'data points',
+  },
+  logs: {
+    number: 3,
+    path: '/v1/logs',
+    service: 'opentelemetry.proto.collector.logs.v1.LogsService',
+    rejectedField: 'rejectedLogRecords',
+    items: 'log records',
+  },
   profiles: {
     number: 4,
     path: '/v1development/profiles',
+    service: 'opentelemetry.proto.collector.profiles.v1development.ProfilesService',
     rejectedField: 'rejectedProfiles',
     items: 'profiles',
   },

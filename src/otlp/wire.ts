@@ -39,6 +39,23 @@ export function writeVarint(bytes: Uint8Array, at: number, value: number): numbe
   return at
 }
 
+/** A field whose value is bytes: a text, a message or a packed list. For what is written once in a while. */
+export function bytesField(fieldNumber: number, content: Buffer | string): Buffer {
+  const bytes = typeof content === 'string' ? Buffer.from(content) : content
+  return Buffer.concat([varintBytes(fieldNumber * 8 + 2), varintBytes(bytes.length), bytes])
+}
+
+/** A field whose value is a number that is not negative. */
+export function varintField(fieldNumber: number, value: number): Buffer {
+  return Buffer.concat([varintBytes(fieldNumber * 8), varintBytes(value)])
+}
+
+function varintBytes(value: number): Buffer {
+  const bytes = Buffer.allocUnsafe(varintLength(value))
+  writeVarint(bytes, 0, value)
+  return bytes
+}
+
 /** Where the field ends whose tag ends at `at`; of a group, after its end. */
 export function fieldEnd(bytes: Buffer, at: number, tag: number): number {
   let openGroups = 0
@@ -66,4 +83,20 @@ export function fieldEnd(bytes: Buffer, at: number, tag: number): number {
     tag = varint(bytes, at)
     at = varintEnd(bytes, at)
   }
+}
+
+/**
+ * The value of the last field `fieldNumber` of a small message whose value is bytes; undefined when there is none. Of a
+ * message that is cut off or no protobuf it answers what it can.
+ */
+export function bytesOfField(message: Buffer, fieldNumber: number): Buffer | undefined {
+  let found: Buffer | undefined
+  let at = 0
+  while (at < message.length) {
+    const tag = varint(message, at)
+    const start = varintEnd(message, at)
+    at = fieldEnd(message, start, tag)
+    if (tag === fieldNumber * 8 + 2) found = message.subarray(varintEnd(message, start), at)
+  }
+  return found
 }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { droppedMessage, type RefusalKind, refusalAnswer } from '../../src/ingress/outcome.ts'
+import { partialSuccess, type RefusalKind, refusalAnswer } from '../../src/ingress/outcome.ts'
 
 const kinds: RefusalKind[] = [
   'malformed',
@@ -56,9 +56,22 @@ test('a wait that the rate limit knows is told as it is, up to what an SDK can s
   expect(waits).toEqual([1, 4, 5])
 })
 
-test('the sentence of a drop names the policy', () => {
-  expect([droppedMessage('drop'), droppedMessage('sample')]).toEqual([
-    'the queue is full and the overflow policy is drop: nothing of this request was kept',
-    'the queue is full and the overflow policy is sample: this request was not in the sample',
+test('what was dropped is told with its count and the policy, and nothing is told of what was taken', () => {
+  expect([
+    partialSuccess({ kind: 'dropped', items: 3, policy: 'drop' }),
+    partialSuccess({ kind: 'dropped', items: 1, policy: 'sample' }),
+    partialSuccess({ kind: 'dropped', items: 0, policy: 'drop' }),
+    partialSuccess({ kind: 'accepted' }),
+  ]).toEqual([
+    {
+      rejected: 3,
+      message: 'the queue is full and the overflow policy is drop: nothing of this request was kept',
+    },
+    {
+      rejected: 1,
+      message: 'the queue is full and the overflow policy is sample: this request was not in the sample',
+    },
+    undefined,
+    undefined,
   ])
 })

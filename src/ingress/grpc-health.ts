@@ -1,0 +1,118 @@
+import type { ServerHttp2Stream } from 'node:http2'
+import { describeFile, type FileDescriptor } from '../otlp/descriptor.ts'
+import { linkMessages } from '../otlp/schema.ts'
+import { bytesOfField, varintField } from '../otlp/wire.ts'
+import { CallError, endCall, endCallWithError, readMessages, sendMessage } from './grpc-messages.ts'
+import { rpcCodes } from './outcome.ts'
+
+const service = 'grpc.health.v1.Health'
+
+/** HealthCheckResponse.ServingStatus (grpc/health/v1/health.proto). */
+const servingStatuses = { serving: 1, notServing: 2, serviceUnknown: 3 } as const
+type ServingStatus = (typeof servingStatuses)[keyof typeof servingStatuses]
+
+/** The .proto file of the service, for reflection. */
+export const healthFile: FileDescriptor = describeFile({
+  name: 'grpc/health/v1/health.proto',
+  package: 'grpc.health.v1',
+  dependencies: [],
+  messages: linkMessages(
+    {
+      HealthCheckRequest: ['1 service string'],
+      HealthCheckResponse: ['1 status ServingStatus'],
+    },
+    { ServingStatus: [] },
+  ),
+  enums: {
+    'HealthCheckResponse.ServingStatus': ['UNKNOWN', 'SERVING', 'NOT_SERVING', 'SERVICE_UNKNOWN'],
+  },
+  services: {
+    Health: [
+      { name: 'Check', request: 'HealthCheckRequest', response: 'HealthCheckResponse' },
+      { name: 'Watch', request: 'HealthCheckRequest', response: 'HealthCheckResponse', responseStream: true },
+    ],
+  },
+  typeName: (name) =>
+    name === 'ServingStatus'
+      ? '.grpc.health.v1.HealthCheckResponse.ServingStatus'
+      : `.grpc.health.v1.${name}`,
+})
+
+interface Watcher {
+  readonly stream: ServerHttp2Stream
+  readonly service: string
+  told: ServingStatus | undefined
+}
+
+/**
+ * `grpc.health.v1.Health` for load balancers: `Check`, and `Watch`, which tells each change ("gRPC Health Checking
+ * Protocol"). The service '' is the whole server.
+ */
+export class GrpcHealth {
+  readonly #services: ReadonlySet<string>
+  readonly #serving: () => boolean
+  readonly #watchers = new Set<Watcher>()
+
+  constructor(options: { services: readonly string[]; serving: () => boolean }) {
+    this.#services = new Set(['', service, ...options.services])
+    this.#serving = options.serving
+  }
+
+  /** Answers the call if it is one of this service, else leaves it alone and says false. */
+  take(stream: ServerHttp2Stream, path: string): boolean {
+    if (path === `/${service}/Check`) void this.#check(stream)
+    else if (path === `/${service}/Watch`) void this.#watch(stream)
+    else return false
+    return true
+  }
+
+  /** Tells those who watch what has changed. */
+  look(): void {
+    for (const watcher of this.#watchers) this.#tell(watcher)
+  }
+
+  /** Tells those who watch that this is the end. */
+  stop(): void {
+    this.look()
+    for (const { stream } of this.#watchers) endCall(stream, rpcCodes.unavailable, 'shutting down')
+  }
+
+  async #check(stream: ServerHttp2Stream): Promise<void> {
+    try {
+      const status = this.#statusOf(await askedService(stream))
+      if (status === servingStatuses.serviceUnknown) throw new CallError(rpcCodes.notFound, 'unknown service')
+      sendMessage(stream, varintField(1, status))
+      endCall(stream, rpcCodes.ok)
+    } catch (thrown) {
+      endCallWithError(stream, thrown)
+    }
+  }
+
+  async #watch(stream: ServerHttp2Stream): Promise<void> {
+    try {
+      const watcher: Watcher = { stream, service: await askedService(stream), told: undefined }
+      this.#watchers.add(watcher)
+      stream.on('close', () => this.#watchers.delete(watcher))
+      this.#tell(watcher)
+    } catch (thrown) {
+      endCallWithError(stream, thrown)
+    }
+  }
+
+  #tell(watcher: Watcher): void {
+    const status = this.#statusOf(watcher.service)
+    if (status === watcher.told) return
+    watcher.told = status
+    sendMessage(watcher.stream, varintField(1, status))
+  }
+
+  #statusOf(asked: string): ServingStatus {
+    if (!this.#services.has(asked)) return servingStatuses.serviceUnknown
+    return this.#serving() ? servingStatuses.serving : servingStatuses.notServing
+  }
+}
+
+async function askedService(stream: ServerHttp2Stream): Promise<string> {
+  for await (const message of readMessages(stream)) return bytesOfField(message, 1)?.toString() ?? ''
+  throw new CallError(rpcCodes.invalidArgument, 'the call has no message')
+}

@@ -1,0 +1,356 @@
+import {
+  createServer,
+  type Http2Server,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2'
+import type { ByteBudget } from '../foundation/byte-budget.ts'
+import type { Clock } from '../foundation/clock.ts'
+import { invariant } from '../foundation/failure.ts'
+import { Periodic } from '../foundation/periodic.ts'
+import type { Service } from '../foundation/service.ts'
+import { exportResponse } from '../otlp/answer.ts'
+import { isKnownEncoding } from '../otlp/compression.ts'
+import { OtlpError, quoted } from '../otlp/error.ts'
+import { type Signal, signals } from '../otlp/signal.ts'
+import type { IngressEvents } from './events.ts'
+import { type ExportPath, noRoom, tooLargeMessage } from './export.ts'
+import { acceptedEncodings, answerHttp, answerMessage, answerStatus } from './grpc-answer.ts'
+import { timeoutMsOf, unframe } from './grpc-framing.ts'
+import { GrpcHealth } from './grpc-health.ts'
+import { type CallReading, readCall } from './grpc-read.ts'
+import { openReflection } from './grpc-reflection.ts'
+import { requirePreface } from './http2-preface.ts'
+import { addressOf, CLOSING_MS, type ListeningAddress, listen } from './listening.ts'
+import { type Outcome, partialSuccess, refusalAnswer } from './outcome.ts'
+import type { RateLimit } from './rate-limit.ts'
+import { requestIdOf } from './request-id.ts'
+import { Reservation } from './reservation.ts'
+
+/** What the OTLP/gRPC listener needs. */
+export interface GrpcIngressOptions {
+  host: string
+  /** 0 for any free port; `address` tells which. */
+  port: number
+  /** The signals that have a service here. */
+  signals: readonly Signal[]
+  exportPath: ExportPath
+  /** Undefined admits everything. */
+  rateLimit: RateLimit | undefined
+  /** The bytes that all requests in flight may hold together. */
+  budget: ByteBudget
+  maxBodyBytes: number
+  /** How long a call may take to come whole. */
+  requestTimeoutMs: number
+  /** Why nothing can be taken now, in a sentence for the sender; undefined when all is well. Asked for each call. */
+  refusal: () => string | undefined
+  events: IngressEvents
+  clock: Clock
+  random: () => number
+}
+
+/** A call in hand. */
+interface Call {
+  readonly stream: ServerHttp2Stream
+  readonly headers: IncomingHttpHeaders
+  readonly signal: Signal | undefined
+  readonly requestId: string
+  readonly startedMs: number
+  /** The reading of its message while that goes on, and until when it may, by the monotonic clock. */
+  reading?: CallReading | undefined
+  readUntilMs: number
+  /** What to do when the time is over that its client gives it. */
+  onLate?: () => void
+  lateMs: number
+}
+
+const CONNECTIONS_MAX = 10_000
+/** What grpc-go and the HTTP/2 specification recommend at least; a client with more to say waits or opens another. */
+const STREAMS_MAX = 100
+/** How much a client may send before we have read it, of one call and of a connection: a megabyte each round trip. */
+const STREAM_WINDOW_BYTES = 1024 * 1024
+const SESSION_WINDOW_BYTES = 4 * 1024 * 1024
+/** Metadata of a call; what gRPC recommends. */
+const HEADER_BYTES_MAX = 8 * 1024
+/** Headers that wait to be read, of a whole connection, in MB. */
+const SESSION_MEMORY_MB = 16
+/** How exactly deadlines are kept. */
+const WATCH_INTERVAL_MS = 50
+/** As over HTTP: an upload that has not come whole by then would use up the grace of all that stops later. */
+const DRAIN_UPLOAD_MS = 2_000
+/** The whole of a drain. Nothing honest takes longer: every request is answered 8 s after it came. */
+const DRAIN_MS_MAX = 8_000
+
+const shuttingDown: Outcome = { kind: 'shutting_down', message: 'shutting down' }
+const tooLate: Outcome = { kind: 'too_late', message: 'the call was not done when its time was over' }
+const contentTypes = /^application\/grpc(?:\+proto)?(?:\s*;.*)?$/i
+
+/**
+ * The OTLP/gRPC listener: unary calls on `node:http2`, whose bytes go the way of OTLP/HTTP without being decoded.
+ * docs/decisions/0015 says why it is not grpc-js, with the figures.
+ *
+ * **Maintained invariant**: each call in `#inHand` is answered, or its client has gone, before it leaves.
+ */
+export class GrpcIngress implements Service {
+  readonly name = 'grpc ingress'
+  readonly #options: GrpcIngressOptions
+  readonly #signals = new Map<string, Signal>()
+  readonly #health: GrpcHealth
+  readonly #reflect: (stream: ServerHttp2Stream, path: string) => boolean
+  readonly #unknownPath: Outcome
+  readonly #sessions = new Set<ServerHttp2Session>()
+  readonly #inHand = new Set<Call>()
+  readonly #watch: Periodic
+  #server: Http2Server | undefined
+  #stopped: Promise<void> | undefined
+  #onLastAnswered: (() => void) | undefined
+
+  constructor(options: GrpcIngressOptions) {
+    this.#options = options
+    const { clock, refusal } = options
+    const names = options.signals.map((signal) => signals[signal].service)
+    for (const signal of options.signals) this.#signals.set(`/${signals[signal].service}/Export`, signal)
+    this.#unknownPath = {
+      kind: 'unknown_path',
+      message: `there is no such method; OTLP is taken by Export of ${names.join(', ')}`,
+    }
+    this.#health = new GrpcHealth({
+      services: names,
+      serving: () => !this.draining && refusal() === undefined,
+    })
+    this.#reflect = openReflection(options.signals)
+    this.#watch = new Periodic({ clock, pauseMs: () => WATCH_INTERVAL_MS, work: async () => this.#look() })
+  }
+
+  /** Where it listens. */
+  get address(): ListeningAddress {
+    return addressOf(this.#server)
+  }
+
+  /** True from the moment that `stop` was called: nothing new is taken. */
+  get draining(): boolean {
+    return this.#stopped !== undefined
+  }
+
+  /**
+   * Resolves when it listens.
+   *
+   * @throws Failure `configuration` when the address cannot be had.
+   */
+  start(): Promise<void> {
+    const { host, port, events, clock, requestTimeoutMs } = this.#options
+    const server = createServer({
+      settings: {
+        maxConcurrentStreams: STREAMS_MAX,
+        initialWindowSize: STREAM_WINDOW_BYTES,
+        maxHeaderListSize: HEADER_BYTES_MAX,
+        enablePush: false,
+      },
+      maxSessionMemory: SESSION_MEMORY_MB,
+    })
+    server.maxConnections = CONNECTIONS_MAX
+    requirePreface(server, { timeoutMs: requestTimeoutMs, events, clock })
+    server.on('session', (session) => this.#opened(session))
+    server.on('sessionError', (error: NodeJS.ErrnoException) =>
+      events.brokenGrpc(error.code ?? error.name, error.message),
+    )
+    server.on('stream', (stream, headers) => this.#take(stream, headers))
+    server.on('drop', () => events.connectionDropped(CONNECTIONS_MAX))
+    this.#server = server
+    this.#watch.start()
+    return listen(server, 'OTLP/gRPC', { host, port }, (error) => events.listenerFailed(error))
+  }
+
+  /**
+   * Asks connections to end and answers new calls with UNAVAILABLE, waits until those in hand are answered, then closes
+   * the listener. Uploads that have not come whole after 2 s are answered UNAVAILABLE too; after 8 s, or when `giveUp`
+   * aborts, whatever connection is left is cut.
+   */
+  stop(giveUp: AbortSignal): Promise<void> {
+    this.#stopped ??= this.#drain(giveUp)
+    return this.#stopped
+  }
+
+  async #drain(giveUp: AbortSignal): Promise<void> {
+    const server = this.#server
+    if (server === undefined || !server.listening) return
+    const { clock } = this.#options
+    const answered = new AbortController()
+    this.#onLastAnswered = () => answered.abort()
+    if (this.#inHand.size === 0) answered.abort()
+    const over = AbortSignal.any([giveUp, answered.signal])
+    this.#health.stop()
+    for (const session of this.#sessions) session.close()
+    await clock.sleep(DRAIN_UPLOAD_MS, over)
+    for (const { reading } of this.#inHand) reading?.breakOff('cut_off')
+    await clock.sleep(DRAIN_MS_MAX - DRAIN_UPLOAD_MS - CLOSING_MS, over)
+    await this.#watch.stop()
+    const closed = new AbortController()
+    const closing = new Promise<void>((resolve) => {
+      server.close(() => {
+        closed.abort()
+        resolve()
+      })
+    })
+    await clock.sleep(CLOSING_MS, AbortSignal.any([giveUp, closed.signal]))
+    for (const session of this.#sessions) session.destroy()
+    await closing
+  }
+
+  #opened(session: ServerHttp2Session): void {
+    this.#sessions.add(session)
+    session.setLocalWindowSize(SESSION_WINDOW_BYTES)
+    session.on('close', () => this.#sessions.delete(session))
+  }
+
+  #take(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
+    // Each way in which a stream ends badly also closes it.
+    stream.on('error', () => undefined)
+    const path = headers[':path'] ?? ''
+    const signal = this.#signals.get(path)
+    if (signal === undefined && (this.#health.take(stream, path) || this.#reflect(stream, path))) return
+    void this.#handle(stream, headers, signal)
+    if (this.draining) stream.session?.close()
+  }
+
+  /** Never rejects. */
+  async #handle(
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    signal: Signal | undefined,
+  ): Promise<void> {
+    const { events, clock } = this.#options
+    const requestId = requestIdOf(headers['x-request-id'])
+    const startedMs = clock.monotonicMs()
+    const never = Number.POSITIVE_INFINITY
+    const call: Call = { stream, headers, signal, requestId, startedMs, readUntilMs: never, lateMs: never }
+    const inHand = !this.draining
+    if (inHand) this.#inHand.add(call)
+    let outcome: Outcome | undefined
+    try {
+      outcome = await this.#outcomeInTime(call)
+      if (outcome === undefined) stream.close()
+      else this.#answer(call, outcome)
+    } catch (thrown) {
+      events.failed(requestId, thrown)
+      outcome = undefined
+      stream.destroy()
+    } finally {
+      if (inHand) this.#inHand.delete(call)
+      if (this.#inHand.size === 0) this.#onLastAnswered?.()
+    }
+    events.answered(signal, outcome, clock.monotonicMs() - startedMs)
+  }
+
+  /** The outcome, or that the client's time was over before there was one: what was begun then goes on to its end. */
+  async #outcomeInTime(call: Call): Promise<Outcome | undefined> {
+    try {
+      const timeoutMs = timeoutMsOf(call.headers['grpc-timeout'] as string | undefined)
+      const reservation = new Reservation(this.#options.budget)
+      const outcome = this.#outcomeOf(call, reservation).finally(() => reservation.release())
+      if (timeoutMs === undefined) return await outcome
+      call.lateMs = call.startedMs + timeoutMs
+      const late = new Promise<Outcome>((resolve) => {
+        call.onLate = () => resolve(tooLate)
+      })
+      return await Promise.race([outcome, late])
+    } catch (thrown) {
+      if (thrown instanceof OtlpError) return { kind: 'malformed', message: thrown.message }
+      throw thrown
+    }
+  }
+
+  /**
+   * Undefined when the client went away and nobody waits for an answer.
+   *
+   * @throws {OtlpError} when the call is not one message.
+   */
+  async #outcomeOf(call: Call, reservation: Reservation): Promise<Outcome | undefined> {
+    const { rateLimit, maxBodyBytes, events, refusal, exportPath, requestTimeoutMs } = this.#options
+    const { stream, headers, signal, requestId, startedMs } = call
+    if (this.draining) return shuttingDown
+    const admission = rateLimit?.take()
+    if (admission?.ok === false) {
+      const { retryAfterSeconds } = admission
+      events.rateLimited(requestId)
+      return { kind: 'rate_limited', message: 'too many requests a second', retryAfterSeconds }
+    }
+    if (headers[':method'] !== 'POST') return { kind: 'wrong_method', message: 'only POST is served here' }
+    if (!contentTypes.test(headers['content-type'] ?? '')) {
+      return { kind: 'wrong_content_type', message: 'the Content-Type must be application/grpc' }
+    }
+    if (signal === undefined) return this.#unknownPath
+    const encoding = headers['grpc-encoding'] as string | undefined
+    if (encoding !== undefined && !isKnownEncoding(encoding)) {
+      const message = `grpc-encoding is ${quoted(encoding)}; known are ${acceptedEncodings}`
+      return { kind: 'unknown_encoding', message }
+    }
+    const full = refusal()
+    if (full !== undefined) {
+      events.refusing(requestId, full)
+      return { kind: 'disk_full', message: full }
+    }
+
+    call.readUntilMs = startedMs + requestTimeoutMs
+    call.reading = readCall(stream, { limitBytes: maxBodyBytes, reservation })
+    const body = await call.reading.body
+    call.reading = undefined
+    switch (body) {
+      case 'gone':
+        return undefined
+      case 'too_late':
+        return { kind: 'too_late', message: 'the call did not come whole in time' }
+      case 'too_large':
+        return { kind: 'too_large', message: tooLargeMessage(maxBodyBytes, 'sent') }
+      case 'no_room':
+        events.inFlightFull(requestId)
+        return noRoom
+      case 'cut_off':
+        return shuttingDown
+    }
+    const { compressed, message } = unframe(body)
+    events.received(signal, message.length)
+    if (compressed && isIdentity(encoding)) {
+      throw new OtlpError('the message is marked as compressed, but grpc-encoding does not say how')
+    }
+    return exportPath.accept({
+      signal,
+      format: 'protobuf',
+      contentEncoding: compressed ? encoding : undefined,
+      body: message,
+      tenant: 'default',
+      requestId,
+      reservation,
+    })
+  }
+
+  #answer({ stream, signal, requestId }: Call, outcome: Outcome): void {
+    if (signal !== undefined && (outcome.kind === 'accepted' || outcome.kind === 'dropped')) {
+      answerMessage(stream, exportResponse(signal, 'protobuf', partialSuccess(outcome)), requestId)
+      return
+    }
+    invariant(
+      outcome.kind !== 'accepted' && outcome.kind !== 'dropped',
+      'a call without a signal came to its end',
+    )
+    const answer = refusalAnswer(outcome, this.#options.random)
+    const isGrpc = outcome.kind !== 'wrong_method' && outcome.kind !== 'wrong_content_type'
+    if (isGrpc) answerStatus(stream, answer, requestId)
+    else answerHttp(stream, answer, requestId)
+  }
+
+  /** Ends what has taken too long. */
+  #look(): void {
+    const nowMs = this.#options.clock.monotonicMs()
+    for (const call of this.#inHand) {
+      if (nowMs >= Math.min(call.readUntilMs, call.lateMs)) call.reading?.breakOff('too_late')
+      if (nowMs >= call.lateMs) call.onLate?.()
+    }
+    this.#health.look()
+  }
+}
+
+function isIdentity(encoding: string | undefined): boolean {
+  return encoding === undefined || /^\s*(?:identity)?\s*$/i.test(encoding)
+}
