@@ -60,7 +60,7 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
   collectProcessMetrics(metrics)
   const life = new LifeCycle(clock)
   const stopping = new AbortController()
-  const stopped = stopOnSignal(stopping, log)
+  const stopped = stopOnSignal(stopping, config, log)
   crashLoudly(log)
   let relay: Relay | undefined
   try {
@@ -98,6 +98,7 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
         openStaging: (onNotice) => openStaging(location, onNotice),
         backlog: pools.backlog,
         refusal: () => (disk?.isNearlyFull ? 'less than 1 GiB of disk is free' : undefined),
+        onHangup,
         log,
         metrics,
         clock,
@@ -276,11 +277,15 @@ async function untilAvailable(
   }
 }
 
-/** Resolves when a stop begins, with SIGTERM or SIGINT above all; the second signal ends the process at once. */
-function stopOnSignal(stopping: AbortController, log: Log): Promise<void> {
+/**
+ * Resolves when a stop begins, with SIGTERM or SIGINT above all; the second signal ends the process at once. SIGHUP is a
+ * terminal that went away, unless there are files to read again.
+ */
+function stopOnSignal(stopping: AbortController, config: Config, log: Log): Promise<void> {
+  const stopSignals = ['SIGTERM', 'SIGINT', ...(config.TLS_CERT_FILE === undefined ? ['SIGHUP'] : [])]
   return new Promise((resolve) => {
     stopping.signal.addEventListener('abort', () => resolve(), { once: true })
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    for (const signal of stopSignals) {
       process.on(signal, () => {
         if (stopping.signal.aborted) process.exit(exitCodes.failed)
         log.info('signal', { signal })
@@ -288,6 +293,10 @@ function stopOnSignal(stopping: AbortController, log: Log): Promise<void> {
       })
     }
   })
+}
+
+function onHangup(reload: () => Promise<void>): void {
+  process.on('SIGHUP', () => void reload())
 }
 
 /** A bug ends the process at once: what it held is on disk or under a lease. */

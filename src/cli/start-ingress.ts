@@ -8,6 +8,7 @@ import { GrpcIngress } from '../ingress/grpc.ts'
 import { HttpIngress } from '../ingress/http.ts'
 import type { ListeningAddress } from '../ingress/listening.ts'
 import { RateLimit } from '../ingress/rate-limit.ts'
+import { TlsCertificate } from '../ingress/tls.ts'
 import { type Signal, signals } from '../otlp/signal.ts'
 import { closePool, type Sql } from '../postgres/pool.ts'
 import { countBacklog } from '../queue/count-backlog.ts'
@@ -23,6 +24,8 @@ export interface IngressParts {
   backlog: Sql
   /** Why nothing can be taken now, or undefined. */
   refusal: () => string | undefined
+  /** Calls back when the operator asks for files to be read again. */
+  onHangup: (reload: () => Promise<void>) => void
   log: Log
   metrics: Metrics
   clock: Clock
@@ -75,6 +78,7 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
   const rateLimit = config.ENABLE_RATE_LIMITING
     ? new RateLimit({ perSecond: config.RATE_LIMIT_RPS, burst: config.RATE_LIMIT_BURST, clock })
     : undefined
+  const tls = await startTls(life, config, parts)
   const shared = {
     host: config.HOST,
     signals: Object.keys(signals) as Signal[],
@@ -96,6 +100,7 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
     ...shared,
     port: config.GRPC_PORT,
     requestTimeoutMs: config.REQUEST_TIMEOUT_SECONDS * 1000,
+    tls,
     events: new IngressEvents({ log, metrics, transport: 'grpc' }),
   })
   // Together, so that one drain does not wait for the other.
@@ -110,4 +115,18 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
     },
   })
   return { http: http.address, grpc: grpc.address }
+}
+
+/** The certificate that the settings name, or undefined; it outlives the listeners. */
+async function startTls(
+  life: LifeCycle,
+  { TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE }: Config,
+  { log, metrics, clock, onHangup }: IngressParts,
+): Promise<TlsCertificate | undefined> {
+  if (TLS_CERT_FILE === undefined || TLS_KEY_FILE === undefined) return undefined
+  const files = { TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE }
+  const tls = new TlsCertificate({ files, log, metrics, clock })
+  await life.start(tls)
+  onHangup(() => tls.reload())
+  return tls
 }

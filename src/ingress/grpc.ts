@@ -1,10 +1,13 @@
 import {
+  createSecureServer,
   createServer,
+  type Http2SecureServer,
   type Http2Server,
   type IncomingHttpHeaders,
   type ServerHttp2Session,
   type ServerHttp2Stream,
 } from 'node:http2'
+import type { Socket } from 'node:net'
 import type { ByteBudget } from '../foundation/byte-budget.ts'
 import type { Clock } from '../foundation/clock.ts'
 import { invariant } from '../foundation/failure.ts'
@@ -16,17 +19,18 @@ import { OtlpError, quoted } from '../otlp/error.ts'
 import { type Signal, signals } from '../otlp/signal.ts'
 import type { IngressEvents } from './events.ts'
 import { type ExportPath, noRoom, tooLargeMessage } from './export.ts'
+import { grpcPort, http2Start, plainRefusal, requireFirstBytes, tlsStart } from './first-bytes.ts'
 import { acceptedEncodings, answerHttp, answerMessage, answerStatus } from './grpc-answer.ts'
 import { timeoutMsOf, unframe } from './grpc-framing.ts'
 import { GrpcHealth } from './grpc-health.ts'
 import { type CallReading, readCall } from './grpc-read.ts'
 import { openReflection } from './grpc-reflection.ts'
-import { requirePreface } from './http2-preface.ts'
-import { addressOf, CLOSING_MS, type ListeningAddress, listen } from './listening.ts'
+import { addressOf, CLOSING_MS, endSocket, type ListeningAddress, listen } from './listening.ts'
 import { type Outcome, partialSuccess, refusalAnswer } from './outcome.ts'
 import type { RateLimit } from './rate-limit.ts'
 import { requestIdOf } from './request-id.ts'
 import { Reservation } from './reservation.ts'
+import type { TlsCertificate } from './tls.ts'
 
 /** What the OTLP/gRPC listener needs. */
 export interface GrpcIngressOptions {
@@ -43,6 +47,8 @@ export interface GrpcIngressOptions {
   maxBodyBytes: number
   /** How long a call may take to come whole. */
   requestTimeoutMs: number
+  /** Undefined for gRPC without TLS. */
+  tls: TlsCertificate | undefined
   /** Why nothing can be taken now, in a sentence for the sender; undefined when all is well. Asked for each call. */
   refusal: () => string | undefined
   events: IngressEvents
@@ -102,7 +108,7 @@ export class GrpcIngress implements Service {
   readonly #sessions = new Set<ServerHttp2Session>()
   readonly #inHand = new Set<Call>()
   readonly #watch: Periodic
-  #server: Http2Server | undefined
+  #server: Http2Server | Http2SecureServer | undefined
   #stopped: Promise<void> | undefined
   #onLastAnswered: (() => void) | undefined
 
@@ -139,8 +145,8 @@ export class GrpcIngress implements Service {
    * @throws Failure `configuration` when the address cannot be had.
    */
   start(): Promise<void> {
-    const { host, port, events, clock, requestTimeoutMs } = this.#options
-    const server = createServer({
+    const { host, port, events, clock, requestTimeoutMs, tls } = this.#options
+    const http2Options = {
       settings: {
         maxConcurrentStreams: STREAMS_MAX,
         initialWindowSize: STREAM_WINDOW_BYTES,
@@ -148,9 +154,25 @@ export class GrpcIngress implements Service {
         enablePush: false,
       },
       maxSessionMemory: SESSION_MEMORY_MB,
-    })
+    }
+    const server = tls
+      ? createSecureServer({ ...tls.serverOptions, ...http2Options })
+      : createServer(http2Options)
     server.maxConnections = CONNECTIONS_MAX
-    requirePreface(server, { timeoutMs: requestTimeoutMs, events, clock })
+    requireFirstBytes(server, {
+      ...(tls ? tlsStart : http2Start),
+      onRefused: (objection) => events.brokenGrpc('wrong_protocol', objection),
+      timeoutMs: requestTimeoutMs,
+      clock,
+    })
+    if (tls) {
+      tls.serve(server as Http2SecureServer)
+      server.on('tlsClientError', (error) => events.handshakeFailed(error))
+      server.on('unknownProtocol', (socket: Socket) => {
+        events.brokenGrpc('wrong_protocol', grpcPort)
+        endSocket(socket, plainRefusal(grpcPort), clock)
+      })
+    }
     server.on('session', (session) => this.#opened(session))
     server.on('sessionError', (error: NodeJS.ErrnoException) =>
       events.brokenGrpc(error.code ?? error.name, error.message),
@@ -304,7 +326,7 @@ export class GrpcIngress implements Service {
       case 'too_large':
         return { kind: 'too_large', message: tooLargeMessage(maxBodyBytes, 'sent') }
       case 'no_room':
-        events.inFlightFull(requestId)
+        events.inFlightFull(requestId, 'max_inflight_bytes')
         return noRoom
       case 'cut_off':
         return shuttingDown

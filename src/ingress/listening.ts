@@ -1,5 +1,7 @@
-import type { Server } from 'node:http'
-import type { AddressInfo, Server as NetServer, Socket } from 'node:net'
+import { once } from 'node:events'
+import { lstat, rm } from 'node:fs/promises'
+import type { Server as HttpServer } from 'node:http'
+import { type AddressInfo, connect, type ListenOptions, type Server, type Socket } from 'node:net'
 import type { Clock } from '../foundation/clock.ts'
 import { Failure, invariant } from '../foundation/failure.ts'
 
@@ -16,23 +18,64 @@ export interface ListeningAddress {
  * @throws Failure `configuration` when the address cannot be had.
  */
 export function listen(
-  server: NetServer,
+  server: Server,
   what: string,
   { host, port }: ListeningAddress,
+  onError: (error: Error) => void,
+): Promise<void> {
+  return listenAt(server, what, `${host}:${port}`, { host, port }, onError)
+}
+
+/**
+ * The same on a Unix socket. The socket of a process that is gone is replaced; one that somebody listens on, and a file
+ * that is no socket, are left alone. Who may connect is decided by the folder and the umask. Closing the server removes it.
+ *
+ * @throws Failure `configuration` when the path cannot be had.
+ */
+export async function listenOnSocket(
+  server: Server,
+  what: string,
+  path: string,
+  onError: (error: Error) => void,
+): Promise<void> {
+  if (await isAbandonedSocket(path)) await rm(path, { force: true })
+  await listenAt(server, what, path, { path }, onError)
+}
+
+function listenAt(
+  server: Server,
+  what: string,
+  where: string,
+  options: ListenOptions,
   onError: (error: Error) => void,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     server.on('error', (cause: NodeJS.ErrnoException) => {
       if (server.listening) return onError(cause)
-      const message = `cannot listen for ${what} on ${host}:${port}: ${cause.message}`
+      const message = `cannot listen for ${what} on ${where}: ${cause.message}`
       reject(new Failure('configuration', message, { cause, ...(cause.code && { code: cause.code }) }))
     })
-    server.listen(port, host, resolve)
+    server.listen(options, resolve)
   })
 }
 
+/** Whether there is a socket that nobody listens on: its process ended without removing it. */
+async function isAbandonedSocket(path: string): Promise<boolean> {
+  const stats = await lstat(path).catch(() => undefined)
+  if (stats?.isSocket() !== true) return false
+  const probe = connect({ path })
+  try {
+    await once(probe, 'connect')
+    return false
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED'
+  } finally {
+    probe.destroy()
+  }
+}
+
 /** Where `server` listens; the port that it got if it asked for any. */
-export function addressOf(server: NetServer | undefined): ListeningAddress {
+export function addressOf(server: Server | undefined): ListeningAddress {
   const address = server?.address() as AddressInfo | null | undefined
   invariant(address, 'the server is not listening')
   return { host: address.address, port: address.port }
@@ -46,7 +89,7 @@ export const CLOSING_MS = 1_000
  * nothing yet, as browsers open them in advance, is not idle to Node and would be waited for until its head is
  * overdue, so after `CLOSING_MS`, or when `giveUp` aborts, what is left is cut.
  */
-export async function closeServer(server: Server, clock: Clock, giveUp: AbortSignal): Promise<void> {
+export async function closeServer(server: HttpServer, clock: Clock, giveUp: AbortSignal): Promise<void> {
   const closed = new AbortController()
   const closing = new Promise<void>((resolve) => {
     server.close(() => {

@@ -244,6 +244,11 @@ export const metricDeclarations = {
     name: 'sluice_store_up',
     about: '1 when the last use of the object store succeeded, else 0.',
   },
+  certificateExpiry: {
+    kind: 'gauge',
+    name: 'sluice_tls_certificate_expiry_timestamp_seconds',
+    about: 'When the certificate of the OTLP listeners ends, in seconds since 1970; 0 without TLS.',
+  },
 } as const satisfies Readonly<Record<string, MetricDeclaration>>
 
 type Declarations = typeof metricDeclarations
