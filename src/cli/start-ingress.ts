@@ -2,6 +2,7 @@ import type { Config } from '../config.ts'
 import { ByteBudget } from '../foundation/byte-budget.ts'
 import type { Clock } from '../foundation/clock.ts'
 import type { LifeCycle } from '../foundation/life-cycle.ts'
+import { type Cors, corsOf } from '../ingress/cors.ts'
 import { IngressEvents } from '../ingress/events.ts'
 import { ExportPath } from '../ingress/export.ts'
 import { GrpcIngress } from '../ingress/grpc.ts'
@@ -86,6 +87,8 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
     rateLimit,
     budget,
     maxBodyBytes: config.MAX_BODY_BYTES,
+    requestTimeoutMs: config.REQUEST_TIMEOUT_SECONDS * 1000,
+    tls,
     refusal,
     clock,
     random,
@@ -93,14 +96,14 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
   const http = new HttpIngress({
     ...shared,
     port: config.HTTP_PORT,
+    socketPath: config.HTTP_SOCKET,
+    cors: corsFrom(config),
     droppedStatus: config.OVERFLOW_ACCEPTED_STATUS === '200' ? 200 : 202,
     events,
   })
   const grpc = new GrpcIngress({
     ...shared,
     port: config.GRPC_PORT,
-    requestTimeoutMs: config.REQUEST_TIMEOUT_SECONDS * 1000,
-    tls,
     events: new IngressEvents({ log, metrics, transport: 'grpc' }),
   })
   // Together, so that one drain does not wait for the other.
@@ -115,6 +118,16 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
     },
   })
   return { http: http.address, grpc: grpc.address }
+}
+
+function corsFrom(config: Config): Cors | undefined {
+  const { CORS_ALLOWED_ORIGINS, CORS_ALLOWED_HEADERS, CORS_MAX_AGE_SECONDS } = config
+  if (CORS_ALLOWED_ORIGINS === undefined) return undefined
+  return corsOf({
+    allowedOrigins: CORS_ALLOWED_ORIGINS,
+    allowedHeaders: CORS_ALLOWED_HEADERS,
+    maxAgeSeconds: CORS_MAX_AGE_SECONDS,
+  })
 }
 
 /** The certificate that the settings name, or undefined; it outlives the listeners. */

@@ -95,8 +95,9 @@ export class IngressEvents {
     this.#log.warn('staging_refused', { reason: error.code ?? error.kind, request_id: requestId, error })
   }
 
-  inFlightFull(requestId: string): void {
-    this.#log.warn('in_flight_full', { reason: 'max_inflight_bytes', request_id: requestId })
+  /** There is no room for another request: for its bytes, or for itself. */
+  inFlightFull(requestId: string, reason: 'max_inflight_bytes' | 'max_inflight_requests'): void {
+    this.#log.warn('in_flight_full', { reason, request_id: requestId })
   }
 
   refusing(requestId: string, reason: string): void {
@@ -116,6 +117,16 @@ export class IngressEvents {
   /** Something came that was not gRPC. */
   brokenGrpc(code: string, message: string): void {
     this.#log.info('grpc_malformed', { reason: code, message })
+  }
+
+  /** A client could not agree with us on TLS. */
+  handshakeFailed(error: NodeJS.ErrnoException): void {
+    const { message } = error
+    this.#log.info('tls_handshake_failed', {
+      reason: error.code ?? error.name,
+      transport: this.#transport,
+      message,
+    })
   }
 
   /** The listener could not take a connection; it goes on listening. */

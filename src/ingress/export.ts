@@ -114,7 +114,7 @@ export class ExportPath {
   }
 
   #noRoom(requestId: string): Outcome {
-    this.#options.events.inFlightFull(requestId)
+    this.#options.events.inFlightFull(requestId, 'max_inflight_bytes')
     return noRoom
   }
 

@@ -4,6 +4,7 @@ import { statusBody } from '../otlp/answer.ts'
 import { mediaTypes } from './content-type.ts'
 import { endSocket } from './listening.ts'
 import { rpcCodes } from './outcome.ts'
+import { requestIdOf } from './request-id.ts'
 
 /** How the connections of one protocol begin, and what becomes of others. */
 export interface FirstBytesOptions {
@@ -95,12 +96,16 @@ function ignore(): void {
 }
 
 /** A whole answer for a connection that nobody can answer in its own protocol. */
-export function plainRefusal(message: string): Buffer {
+export function plainRefusal(
+  message: string,
+  { status = '400 Bad Request', requestId = requestIdOf(undefined) } = {},
+): Buffer {
   const body = statusBody('json', rpcCodes.invalidArgument, message)
   const head = [
-    'HTTP/1.1 400 Bad Request',
+    `HTTP/1.1 ${status}`,
     `Content-Type: ${mediaTypes.json}`,
     `Content-Length: ${body.length}`,
+    `X-Request-Id: ${requestId}`,
     'Connection: close',
     '',
     '',

@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:https'
 import type { Socket } from 'node:net'
 import { getRequestListener, type HttpBindings } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
@@ -11,21 +12,35 @@ import { exportResponse, type Format, statusBody } from '../otlp/answer.ts'
 import { type Signal, signals } from '../otlp/signal.ts'
 import { BrokenHttp } from './broken-http.ts'
 import { formatOf, mediaTypes } from './content-type.ts'
+import { answerHeaders, type Cors, isPreflight, preflightHeaders, type RawHeaders } from './cors.ts'
 import type { IngressEvents } from './events.ts'
 import { type ExportPath, noRoom, tooLargeMessage } from './export.ts'
-import { addressOf, CLOSING_MS, closeServer, type ListeningAddress, listen } from './listening.ts'
+import { requireFirstBytes, tlsStart } from './first-bytes.ts'
+import {
+  addressOf,
+  CLOSING_MS,
+  closeServer,
+  type ListeningAddress,
+  listen,
+  listenOnSocket,
+} from './listening.ts'
 import { type Outcome, partialSuccess, refusalAnswer } from './outcome.ts'
 import type { RateLimit } from './rate-limit.ts'
-import { breakOffReading, declaredLength, readBody } from './read-body.ts'
+import { type BrokenOff, breakOffReading, declaredLength, readBody } from './read-body.ts'
 import { awaitsContinue, type Reply, reply } from './reply.ts'
 import { requestIdOf } from './request-id.ts'
 import { Reservation } from './reservation.ts'
+import type { TlsCertificate } from './tls.ts'
 
 /** What the OTLP/HTTP listener needs. */
 export interface HttpIngressOptions {
   host: string
   /** 0 for any free port; `address` tells which. */
   port: number
+  /** The path of a Unix socket on which the same is taken in plain HTTP; undefined for none. */
+  socketPath: string | undefined
+  /** Undefined for HTTP without TLS. */
+  tls: TlsCertificate | undefined
   /** The signals that have a path here. */
   signals: readonly Signal[]
   exportPath: ExportPath
@@ -34,6 +49,10 @@ export interface HttpIngressOptions {
   /** The bytes that all requests in flight may hold together. */
   budget: ByteBudget
   maxBodyBytes: number
+  /** A request that has not come whole by then is cut off: it holds memory for nobody. */
+  requestTimeoutMs: number
+  /** Which pages may send from a browser; undefined for those of this very origin only. */
+  cors: Cors | undefined
   /** The status for what the policies `drop` and `sample` threw away. */
   droppedStatus: 200 | 202
   /** Why nothing can be taken now, in a sentence for the sender; undefined when all is well. Asked for each request. */
@@ -48,14 +67,18 @@ export interface HttpIngressOptions {
  * is the longest, 600 s): the side that closes first must not be ours, or a request meets a closed connection.
  */
 const KEEP_ALIVE_MS = 620_000
-/** A request that has not come whole by then holds memory for nobody: SDKs give up after 10 s, Collectors after 30. */
-const REQUEST_MS_MAX = 60_000
+/** How often is looked for overdue requests: at least so often, and ten times within the timeout. */
+const CHECK_MS_MAX = 5_000
 const CONNECTIONS_MAX = 10_000
+/** A connection may send many requests without waiting for an answer, and each takes memory beside its bytes. */
+const IN_HAND_MAX = 10_000
 /** When a drain begins, an upload has so long to come whole; a stalled one would use up the grace of all that stops later. */
 const DRAIN_UPLOAD_MS = 2_000
 /** The whole of a drain. Nothing honest takes longer: every request is answered 8 s after it came. */
 const DRAIN_MS_MAX = 8_000
 const shuttingDown: Outcome = { kind: 'shutting_down', message: 'shutting down' }
+const tooMany: Outcome = { kind: 'no_room', message: 'too many requests are in flight' }
+const ALLOWED_METHODS = 'OPTIONS, POST'
 
 /**
  * The OTLP/HTTP listener. Requests are read straight from Node's own objects and answered through them; Hono routes
@@ -70,7 +93,9 @@ export class HttpIngress implements Service {
   readonly #options: HttpIngressOptions
   readonly #unknownPath: Outcome
   readonly #inHand = new Set<ServerResponse>()
-  #server: Server | undefined
+  readonly #servers: Server[] = []
+  /** The connections below TLS: one that has not agreed on it yet is unknown to the server of HTTP. */
+  readonly #unsecured = new Set<Socket>()
   #stopped: Promise<void> | undefined
   #onLastAnswered: (() => void) | undefined
 
@@ -82,7 +107,7 @@ export class HttpIngress implements Service {
 
   /** Where it listens. */
   get address(): ListeningAddress {
-    return addressOf(this.#server)
+    return addressOf(this.#servers[0])
   }
 
   /** True from the moment that `stop` was called: nothing new is taken. */
@@ -91,21 +116,34 @@ export class HttpIngress implements Service {
   }
 
   /**
-   * Resolves when it listens.
+   * Resolves when it listens everywhere.
    *
-   * @throws Failure `configuration` when the address cannot be had.
+   * @throws Failure `configuration` when an address cannot be had.
    */
-  start(): Promise<void> {
-    const { host, port, events, clock } = this.#options
-    const server = createServer({
+  async start(): Promise<void> {
+    const { host, port, socketPath, tls, events } = this.#options
+    const onError = (error: Error) => events.listenerFailed(error)
+    await listen(this.#newServer(tls), 'OTLP/HTTP', { host, port }, onError)
+    if (socketPath !== undefined) {
+      await listenOnSocket(this.#newServer(undefined), 'OTLP/HTTP', socketPath, onError)
+    }
+  }
+
+  #newServer(tls: TlsCertificate | undefined): Server {
+    const { requestTimeoutMs, events, clock } = this.#options
+    const options = {
       keepAliveTimeout: KEEP_ALIVE_MS,
-      headersTimeout: REQUEST_MS_MAX,
-      requestTimeout: REQUEST_MS_MAX,
-      connectionsCheckingInterval: 5_000,
+      headersTimeout: requestTimeoutMs,
+      requestTimeout: requestTimeoutMs,
+      connectionsCheckingInterval: Math.min(CHECK_MS_MAX, Math.ceil(requestTimeoutMs / 10)),
       keepAlive: true,
       keepAliveInitialDelay: 60_000,
-    })
+    }
+    const server = tls ? createTlsServer({ ...tls.serverOptions, ...options }) : createServer(options)
+    if (tls) this.#secure(server as TlsServer, tls)
     server.maxConnections = CONNECTIONS_MAX
+    // A client may end its side when it has sent its request, and still wants the answer (RFC 9112, section 9.6).
+    Object.assign(server, { httpAllowHalfOpen: true })
     const listener = this.#listener()
     server.on('request', listener)
     // Without these two Node itself tells the client to go on, or answers 417, before anybody has looked.
@@ -114,8 +152,29 @@ export class HttpIngress implements Service {
     const brokenHttp = new BrokenHttp({ events, clock, inHand: this.#inHand })
     server.on('clientError', (error, socket) => brokenHttp.answer(error, socket as Socket))
     server.on('drop', () => events.connectionDropped(CONNECTIONS_MAX))
-    this.#server = server
-    return listen(server, 'OTLP/HTTP', { host, port }, (error) => events.listenerFailed(error))
+    this.#servers.push(server)
+    return server
+  }
+
+  /** What TLS needs around a server of HTTP: whoever comes without it, or fails at it, is no broken HTTP. */
+  #secure(server: TlsServer, tls: TlsCertificate): void {
+    const { requestTimeoutMs, events, clock } = this.#options
+    tls.serve(server)
+    requireFirstBytes(server, {
+      ...tlsStart,
+      onRefused: (objection) => events.brokenHttp(requestIdOf(undefined), 'wrong_protocol', objection),
+      timeoutMs: requestTimeoutMs,
+      clock,
+    })
+    server.on('connection', (socket: Socket) => {
+      this.#unsecured.add(socket)
+      socket.once('close', () => this.#unsecured.delete(socket))
+    })
+    server.removeAllListeners('tlsClientError')
+    server.on('tlsClientError', (error, socket) => {
+      events.handshakeFailed(error)
+      socket.destroy()
+    })
   }
 
   /**
@@ -129,8 +188,8 @@ export class HttpIngress implements Service {
   }
 
   async #drain(giveUp: AbortSignal): Promise<void> {
-    const server = this.#server
-    if (server === undefined || !server.listening) return
+    const servers = this.#servers.filter(({ listening }) => listening)
+    if (servers.length === 0) return
     const { clock } = this.#options
     const answered = new AbortController()
     this.#onLastAnswered = () => answered.abort()
@@ -139,7 +198,11 @@ export class HttpIngress implements Service {
     await clock.sleep(DRAIN_UPLOAD_MS, over)
     for (const { req } of this.#inHand) breakOffReading(req.socket, 'cut_off')
     await clock.sleep(DRAIN_MS_MAX - DRAIN_UPLOAD_MS - CLOSING_MS, over)
-    await closeServer(server, clock, giveUp)
+    const cut = (server: Server) => {
+      server.closeAllConnections()
+      for (const socket of this.#unsecured) socket.destroy()
+    }
+    await Promise.all(servers.map((server) => closeServer(server, clock, giveUp, cut)))
   }
 
   #listener(): (incoming: IncomingMessage, outgoing: ServerResponse) => void {
@@ -163,6 +226,9 @@ export class HttpIngress implements Service {
       fetch(incoming, outgoing)
         .then(() => {
           if (outgoing.headersSent || outgoing.destroyed) return
+          if (incoming.method === 'OPTIONS' && incoming.url === '*') {
+            return this.#answerOptions(incoming, outgoing)
+          }
           // What the adapter refused before any handler: a Host or a target that makes no URL.
           const outcome: Outcome = { kind: 'malformed', message: 'the request target and Host make no URL' }
           const requestId = requestIdOf(incoming.headers['x-request-id'])
@@ -182,7 +248,11 @@ export class HttpIngress implements Service {
     outgoing: ServerResponse,
     signal: Signal | undefined,
   ): Promise<void> {
-    const { events, budget, clock } = this.#options
+    const { events, budget, clock, cors } = this.#options
+    if (incoming.method === 'OPTIONS') {
+      const preflight = cors && isPreflight(incoming) ? preflightHeaders(cors, incoming) : undefined
+      if (preflight ?? signal) return this.#answerOptions(incoming, outgoing, preflight)
+    }
     const requestId = requestIdOf(incoming.headers['x-request-id'])
     const startedMs = clock.monotonicMs()
     const inHand = !this.draining
@@ -218,6 +288,10 @@ export class HttpIngress implements Service {
   ): Promise<Outcome | undefined> {
     const { rateLimit, budget, maxBodyBytes, events, refusal, exportPath } = this.#options
     if (this.draining) return shuttingDown
+    if (this.#inHand.size > IN_HAND_MAX) {
+      events.inFlightFull(requestId, 'max_inflight_requests')
+      return tooMany
+    }
     const admission = rateLimit?.take()
     if (admission?.ok === false) {
       const { retryAfterSeconds } = admission
@@ -248,11 +322,10 @@ export class HttpIngress implements Service {
     if (body === 'gone') return undefined
     if (body === 'too_large') return { kind: 'too_large', message: tooLargeMessage(maxBodyBytes, 'sent') }
     if (body === 'no_room') {
-      events.inFlightFull(requestId)
+      events.inFlightFull(requestId, 'max_inflight_bytes')
       return noRoom
     }
-    if (body === 'cut_off') return shuttingDown
-    if (body === 'bad_framing') return { kind: 'malformed', message: 'the chunks of the body are not HTTP' }
+    if (typeof body === 'string') return brokenOff(body)
     events.received(signal, body.length)
     return exportPath.accept({
       signal,
@@ -265,6 +338,24 @@ export class HttpIngress implements Service {
     })
   }
 
+  /**
+   * Says with 204 what may be sent (RFC 9110, section 9.3.7). It takes nothing, so no policy stands before it, nor does
+   * a drain: a browser that is refused here sees a failure without a status, and what it wants to send may go elsewhere.
+   */
+  #answerOptions(incoming: IncomingMessage, outgoing: ServerResponse, preflight?: RawHeaders): Promise<void> {
+    const { cors, clock } = this.#options
+    const answer = {
+      status: 204,
+      contentType: mediaTypes.json,
+      body: undefined,
+      requestId: requestIdOf(incoming.headers['x-request-id']),
+      allow: preflight === undefined ? ALLOWED_METHODS : undefined,
+      cors: preflight ?? (cors && answerHeaders(cors, incoming.headers.origin)),
+      close: this.draining,
+    }
+    return reply(incoming, outgoing, answer, clock)
+  }
+
   #answer(
     incoming: IncomingMessage,
     outgoing: ServerResponse,
@@ -274,11 +365,13 @@ export class HttpIngress implements Service {
   ): Promise<void> {
     // Without a format of ours to answer in, JSON is what a person reads.
     const format = formatOf(incoming.headers['content-type']) ?? 'json'
+    const { cors } = this.#options
     const answer = {
       ...this.#said(outcome, signal, format),
       contentType: mediaTypes[format],
       requestId,
       close: this.draining,
+      cors: cors && answerHeaders(cors, incoming.headers.origin),
     }
     return reply(incoming, outgoing, answer, this.#options.clock)
   }
@@ -299,7 +392,21 @@ export class HttpIngress implements Service {
       status: httpStatus,
       body: statusBody(format, rpcCode, message),
       retryAfterSeconds,
-      allow: outcome.kind === 'wrong_method' ? 'POST' : undefined,
+      allow: outcome.kind === 'wrong_method' ? ALLOWED_METHODS : undefined,
     }
+  }
+}
+
+/** What a sender is told whose body was not read to its end. */
+function brokenOff(fault: BrokenOff): Outcome {
+  switch (fault) {
+    case 'bad_framing':
+      return { kind: 'malformed', message: 'the chunks of the body are not HTTP' }
+    case 'cut_short':
+      return { kind: 'malformed', message: 'the connection ended in the middle of the body' }
+    case 'too_slow':
+      return { kind: 'too_slow', message: 'the body did not come in time' }
+    case 'cut_off':
+      return shuttingDown
   }
 }

@@ -87,9 +87,14 @@ export const CLOSING_MS = 1_000
 /**
  * Stops listening and closes idle connections; resolves when none is left. A connection that was opened and has said
  * nothing yet, as browsers open them in advance, is not idle to Node and would be waited for until its head is
- * overdue, so after `CLOSING_MS`, or when `giveUp` aborts, what is left is cut.
+ * overdue, so after `CLOSING_MS`, or when `giveUp` aborts, `cut` ends what is left.
  */
-export async function closeServer(server: HttpServer, clock: Clock, giveUp: AbortSignal): Promise<void> {
+export async function closeServer(
+  server: HttpServer,
+  clock: Clock,
+  giveUp: AbortSignal,
+  cut: (server: HttpServer) => void = () => server.closeAllConnections(),
+): Promise<void> {
   const closed = new AbortController()
   const closing = new Promise<void>((resolve) => {
     server.close(() => {
@@ -98,7 +103,7 @@ export async function closeServer(server: HttpServer, clock: Clock, giveUp: Abor
     })
   })
   await clock.sleep(CLOSING_MS, AbortSignal.any([giveUp, closed.signal]))
-  server.closeAllConnections()
+  cut(server)
   await closing
 }
 

@@ -45,6 +45,8 @@ const refusals = {
   wrong_content_type: { httpStatus: 415, rpcCode: rpcCodes.unimplemented, retried: false },
   unknown_encoding: { httpStatus: 400, rpcCode: rpcCodes.unimplemented, retried: false },
   too_large: { httpStatus: 413, rpcCode: rpcCodes.resourceExhausted, retried: false },
+  // Not 408, which OTLP's senders take as final.
+  too_slow: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
   too_late: { httpStatus: 504, rpcCode: rpcCodes.deadlineExceeded, retried: true },
   rate_limited: { httpStatus: 429, rpcCode: rpcCodes.resourceExhausted, retried: true },
   queue_full: { httpStatus: 429, rpcCode: rpcCodes.resourceExhausted, retried: true },
@@ -71,15 +73,16 @@ export interface Answer {
 }
 
 /**
- * The answer for a refusal. Where the refusal does not say when to come again the wait is drawn with `random`, a
- * number in [0, 1), so that those who were refused together do not come back together.
+ * The answer for a refusal. The wait is drawn with `random`, a number in [0, 1), from the first second at which the
+ * refusal says that it is worth it, so that those who were refused together do not come back together.
  */
 export function refusalAnswer(refusal: Refusal, random: () => number): Answer {
   const { httpStatus, rpcCode, retried } = refusals[refusal.kind]
   const { message } = refusal
   if (!retried) return { httpStatus, rpcCode, message, retryAfterSeconds: undefined }
-  const wait = refusal.retryAfterSeconds ?? 1 + Math.floor(random() * RETRY_AFTER_SECONDS_MAX)
-  return { httpStatus, rpcCode, message, retryAfterSeconds: Math.min(wait, RETRY_AFTER_SECONDS_MAX) }
+  const least = Math.min(refusal.retryAfterSeconds ?? 1, RETRY_AFTER_SECONDS_MAX)
+  const spread = Math.floor(random() * (RETRY_AFTER_SECONDS_MAX + 1 - least))
+  return { httpStatus, rpcCode, message, retryAfterSeconds: least + spread }
 }
 
 /** What the answer to a request that came to its end says of what was not taken of it; undefined when all was. */

@@ -8,13 +8,18 @@ import type { Reservation } from './reservation.ts'
  * - `too_large`: more bytes than the limit, declared or come.
  * - `no_room`: the bytes of all requests in flight are used up.
  * - `bad_framing`: the chunks of a chunked body are not what HTTP says.
- * - `cut_off`: whoever runs the listener had no more patience.
+ * - `cut_short`: the client ended its side of the connection before the last byte.
+ * - `too_slow`: the last byte did not come in time.
+ * - `cut_off`: the listener is about to stop.
  * - `gone`: the client went away before the last byte.
  */
-export type BodyFault = 'too_large' | 'no_room' | 'bad_framing' | 'cut_off' | 'gone'
+export type BodyFault = 'too_large' | 'no_room' | 'gone' | BrokenOff
+
+/** Those of them that come from outside of the request. */
+export type BrokenOff = 'bad_framing' | 'cut_short' | 'too_slow' | 'cut_off'
 
 /** How to break off the reading of a body that has not come whole, by connection. */
-const readings = new WeakMap<Socket, (fault: BodyFault) => void>()
+const readings = new WeakMap<Socket, (fault: BrokenOff) => void>()
 
 /** The length that a request declares; undefined when its body comes in chunks. */
 export function declaredLength(incoming: IncomingMessage): number | undefined {
@@ -51,14 +56,16 @@ export function readBody(
       incoming.off('data', onData)
       incoming.off('end', onEnd)
       incoming.off('close', onClose)
-      readings.delete(socket)
+      // Of requests that came in one piece the next may be read before this one hears of its end.
+      if (readings.get(socket) === breakOff) readings.delete(socket)
       resolve(result)
     }
 
-    readings.set(socket, (fault) => {
+    const breakOff = (fault: BrokenOff) => {
       // What is no HTTP behind a declared length is not this body's.
       if (fault !== 'bad_framing' || declared === undefined) settle(fault)
-    })
+    }
+    readings.set(socket, breakOff)
     incoming.on('data', onData)
     incoming.on('end', onEnd)
     incoming.on('close', onClose)
@@ -71,7 +78,9 @@ function ignore(): void {
   // Every way in which a request ends badly also closes it.
 }
 
-/** Ends the reading on this connection with `fault`, if there is one that it concerns. */
-export function breakOffReading(socket: Socket, fault: 'bad_framing' | 'cut_off'): void {
-  readings.get(socket)?.(fault)
+/** Ends the reading on this connection with `fault`; false if nothing is being read there. */
+export function breakOffReading(socket: Socket, fault: BrokenOff): boolean {
+  const breakOff = readings.get(socket)
+  breakOff?.(fault)
+  return breakOff !== undefined
 }

@@ -9,6 +9,7 @@ const kinds: RefusalKind[] = [
   'wrong_method',
   'wrong_content_type',
   'too_large',
+  'too_slow',
   'rate_limited',
   'queue_full',
   'staging_away',
@@ -31,6 +32,7 @@ test('every refusal has its status, its google.rpc.Code, and a wait exactly wher
     ['wrong_method', 405, 12, undefined],
     ['wrong_content_type', 415, 12, undefined],
     ['too_large', 413, 8, undefined],
+    ['too_slow', 503, 14, 3],
     ['rate_limited', 429, 8, 3],
     ['queue_full', 429, 8, 3],
     ['staging_away', 503, 14, 3],
@@ -48,12 +50,19 @@ test('waits are whole seconds from 1 to 5, spread over all of them', () => {
   expect(waits).toEqual([1, 1, 2, 3, 4, 5, 5])
 })
 
-test('a wait that the rate limit knows is told as it is, up to what an SDK can still wait', () => {
-  const waits = [1, 4, 60].map(
-    (retryAfterSeconds) =>
-      refusalAnswer({ kind: 'rate_limited', message: '', retryAfterSeconds }, () => 0.9).retryAfterSeconds,
+test('a wait that the rate limit knows is the least that is told, up to what an SDK can still wait', () => {
+  const waits = [1, 4, 60].map((retryAfterSeconds) =>
+    [0, 0.5, 0.999999].map(
+      (drawn) =>
+        refusalAnswer({ kind: 'rate_limited', message: '', retryAfterSeconds }, () => drawn)
+          .retryAfterSeconds,
+    ),
   )
-  expect(waits).toEqual([1, 4, 5])
+  expect(waits).toEqual([
+    [1, 3, 5],
+    [4, 5, 5],
+    [5, 5, 5],
+  ])
 })
 
 test('what was dropped is told with its count and the policy, and nothing is told of what was taken', () => {

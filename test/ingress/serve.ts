@@ -131,9 +131,13 @@ export async function serveIngress(
   const ingress = new HttpIngress({
     host: '127.0.0.1',
     port: 0,
+    socketPath: undefined,
+    tls: undefined,
     signals: ['traces', 'metrics', 'logs'],
     exportPath: new ExportPath({ stager, overflow, maxBodyBytes, events }),
     budget,
+    requestTimeoutMs: 60_000,
+    cors: undefined,
     droppedStatus: 202,
     refusal: () => undefined,
     events,
