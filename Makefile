@@ -5,7 +5,7 @@ INSTALLED := node_modules/.package-lock.json
 SOURCES := $(shell find src sql -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run build test check format minio stress-verify bench schema docs image verify clean
+.PHONY: help install run build test check format minio peers stress-verify fuzz bench schema docs image verify clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,11 +35,17 @@ format: $(INSTALLED) ## format, and mend what the linter can mend
 minio: $(INSTALLED) ## get a MinIO server for the tests (about 3 minutes, once)
 	$(NODE) scripts/minio.ts
 
-test: $(INSTALLED) build minio ## run every test, on real servers
+peers: $(INSTALLED) ## build the Go clients of the tests (about 3 minutes, once)
+	$(NODE) scripts/peers.ts
+
+test: $(INSTALLED) build minio peers ## run every test, on real servers
 	$(VITEST) run $(TESTS) $(if $(VITEST_RESULTS),--reporter=default --reporter=json --outputFile.json=$(VITEST_RESULTS))
 
 stress-verify: $(INSTALLED) minio ## prove the promises on whole processes (MODE=stress for load)
 	$(NODE) stress/verify.ts
+
+fuzz: $(INSTALLED) ## try a million bodies against two other decoders (minutes; BODIES=10000 for fewer)
+	$(NODE) stress/fuzz.ts $(if $(BODIES),--bodies $(BODIES))
 
 bench: $(INSTALLED) minio ## measure the inner loops and whole processes
 	$(NODE) stress/bench.ts
