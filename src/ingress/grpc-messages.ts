@@ -25,7 +25,9 @@ export class CallError extends Error {
  */
 export async function* readMessages(stream: ServerHttp2Stream): AsyncGenerator<Buffer> {
   let waiting: Buffer = Buffer.alloc(0)
-  for await (const chunk of stream as AsyncIterable<Buffer>) {
+  // Whoever has read enough still has to answer.
+  const chunks = stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>
+  for await (const chunk of chunks) {
     waiting = waiting.length === 0 ? chunk : Buffer.concat([waiting, chunk])
     for (;;) {
       const bytes = declaredCallBytes(waiting)

@@ -106,6 +106,8 @@ export class GrpcIngress implements Service {
   readonly #reflect: (stream: ServerHttp2Stream, path: string) => boolean
   readonly #unknownPath: Outcome
   readonly #sessions = new Set<ServerHttp2Session>()
+  /** Connections that have brought at least one call. */
+  readonly #spoken = new WeakSet<ServerHttp2Session>()
   readonly #inHand = new Set<Call>()
   readonly #watch: Periodic
   #server: Http2Server | Http2SecureServer | undefined
@@ -174,9 +176,10 @@ export class GrpcIngress implements Service {
       })
     }
     server.on('session', (session) => this.#opened(session))
-    server.on('sessionError', (error: NodeJS.ErrnoException) =>
-      events.brokenGrpc(error.code ?? error.name, error.message),
-    )
+    server.on('sessionError', (error: NodeJS.ErrnoException, session: ServerHttp2Session) => {
+      // Clients in Go end a connection with a GOAWAY that nghttp2 takes for an error; their calls have ended then.
+      if (!this.#spoken.has(session)) events.brokenGrpc(error.code ?? error.name, error.message)
+    })
     server.on('stream', (stream, headers) => this.#take(stream, headers))
     server.on('drop', () => events.connectionDropped(CONNECTIONS_MAX))
     this.#server = server
@@ -229,6 +232,7 @@ export class GrpcIngress implements Service {
   #take(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
     // Each way in which a stream ends badly also closes it.
     stream.on('error', () => undefined)
+    if (stream.session) this.#spoken.add(stream.session as ServerHttp2Session)
     const path = headers[':path'] ?? ''
     const signal = this.#signals.get(path)
     if (signal === undefined && (this.#health.take(stream, path) || this.#reflect(stream, path))) return

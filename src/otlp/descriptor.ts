@@ -91,7 +91,7 @@ function lastName(name: string): string {
 }
 
 function describeMessage(name: string, contents: FileContents): Buffer {
-  const fields = contents.messages.get(name)?.fields ?? []
+  const fields = oneofsTogether(contents.messages.get(name)?.fields ?? [])
   const optional = optionalFields[name] ?? []
   // Oneofs that the compiler makes of `optional` come after the written ones.
   const oneofs = [
@@ -109,6 +109,15 @@ function describeMessage(name: string, contents: FileContents): Buffer {
     ),
     ...oneofs.map((oneof) => bytesField(8, bytesField(1, oneof))),
   ])
+}
+
+/** Readers in Go refuse a message whose oneof has other fields between its own. */
+function oneofsTogether(fields: readonly Field[]): Field[] {
+  return fields.flatMap((field) => {
+    if (field.oneof === undefined) return [field]
+    const members = fields.filter(({ oneof }) => oneof === field.oneof)
+    return field === members[0] ? members : []
+  })
 }
 
 function describeField(field: Field, oneofs: readonly string[], { typeName }: FileContents): Buffer {
