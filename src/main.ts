@@ -349,16 +349,19 @@ interface Announcement {
 }
 
 function announce({ config, role, guide, location, store, doors, admin, log }: Announcement): void {
-  const url = ({ host, port }: { host: string; port: number }) =>
-    `http://${host.includes(':') ? `[${host}]` : host}:${port}`
-  const sendTo = doors && url(doors.http)
-  const sendToGrpc = doors && url(doors.grpc)
+  const url = ({ host, port }: { host: string; port: number }, scheme = 'http') =>
+    `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`
+  const scheme = config.TLS_CERT_FILE === undefined ? 'http' : 'https'
+  const sendTo = doors && url(doors.http, scheme)
+  const sendToGrpc = doors && url(doors.grpc, scheme)
+  const socket = doors && config.HTTP_SOCKET
   const lookAt = url(admin.address)
   const database = describeLocation(location)
   log.info('started', {
     role,
     otlp_http: sendTo,
     otlp_grpc: sendToGrpc,
+    otlp_http_socket: socket,
     admin: lookAt,
     database,
     store: store.description,
@@ -368,7 +371,11 @@ function announce({ config, role, guide, location, store, doors, admin, log }: A
     '',
     ...(sendTo === undefined
       ? []
-      : [`  Send OTLP to   ${sendTo}  (HTTP)`, `                 ${sendToGrpc}  (gRPC)`]),
+      : [
+          `  Send OTLP to   ${sendTo}  (HTTP; OTEL_EXPORTER_OTLP_ENDPOINT=${sendTo})`,
+          `                 ${sendToGrpc}  (gRPC)`,
+        ]),
+    ...(socket === undefined ? [] : [`                 ${socket}  (HTTP on a Unix socket)`]),
     `  Objects        ${store.description}`,
     `  Database       ${database}`,
     `  Health         ${lookAt}/health`,

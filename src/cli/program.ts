@@ -115,10 +115,12 @@ Any number of processes may share one database and one bucket. Without DATABASE_
 DATA_DIR; without S3_ENDPOINT objects go to DATA_DIR/objects.
 
 SIGTERM and Ctrl-C drain: what is in hand is answered and stored within SHUTDOWN_GRACE_SECONDS, then it exits with 0,
-or with 1 if something had to be left to its lease. A second signal ends it at once.
+or with 1 if something had to be left to its lease. A second signal ends it at once. SIGHUP reads the files of
+TLS_CERT_FILE, TLS_KEY_FILE and TLS_CLIENT_CA_FILE again; without them it drains too.
 
 Examples:
   sluice serve --guide
+  TLS_CERT_FILE=tls.crt TLS_KEY_FILE=tls.key sluice serve
   sluice serve --role ingress`
 
 const migrateHelp = `
