@@ -75,7 +75,7 @@ test('I1: Ctrl-C to the whole process group under load ends with 0, and every 20
   expect((await countRequests()).stored).toBe(counts.taken)
 }, 90_000)
 
-for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
   test(`I1: a second ${signal} during a drain ends the process at once with 1`, async () => {
     const sluice = await start()
     expect(await post(sluice.url, spanRequest('kept'))).toBe(200)
