@@ -1,19 +1,13 @@
-import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
-import { createSecureContext, type Server, type TlsOptions } from 'node:tls'
+import type { X509Certificate } from 'node:crypto'
+import type { Server, TLSSocket, TlsOptions } from 'node:tls'
+import { isDeepStrictEqual } from 'node:util'
 import type { Clock } from '../foundation/clock.ts'
-import { asFailure, Failure } from '../foundation/failure.ts'
+import { asFailure, invariant } from '../foundation/failure.ts'
 import { Periodic } from '../foundation/periodic.ts'
 import type { Service } from '../foundation/service.ts'
-import type { Log } from '../telemetry/log.ts'
+import type { Log, LogFields } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
-
-/** The files that a TLS listener is made of, as the settings name them. */
-export interface TlsFiles {
-  readonly TLS_CERT_FILE: string
-  readonly TLS_KEY_FILE: string
-  readonly TLS_CLIENT_CA_FILE: string | undefined
-}
+import { fitTogether, readTlsFiles, type TlsFiles, type TlsMaterial } from './tls-files.ts'
 
 /** What TLS needs. */
 export interface TlsCertificateOptions {
@@ -24,19 +18,21 @@ export interface TlsCertificateOptions {
 }
 
 /**
- * Files are looked at so often. Watching them by the kernel misses what is replaced by renaming a folder above them, as
- * Kubernetes does with mounted secrets.
+ * Files are read again so often: 0.2 ms each time. Watching them by the kernel misses what is replaced by renaming a folder
+ * above them, as Kubernetes does with mounted secrets, and what another machine changes on a shared file system.
  */
 const LOOK_INTERVAL_MS = 10_000
 /** A handshake of a few round trips; a client that stops half way holds a connection for nobody. */
 const HANDSHAKE_MS_MAX = 10_000
-const EXPIRY_WARNING_MS = 14 * 24 * 3_600_000
+/** A certificate should have been renewed with so much of its time left: a share, for some live for an hour only. */
+const EXPIRY_WARNING = { maxMs: 14 * 24 * 3_600_000, share: 1 / 6 }
 
-/** One consistent set of files. */
-interface Loaded {
-  readonly text: string
-  readonly certificate: X509Certificate
-  readonly options: TlsOptions
+/** Why a client and we could not agree on TLS. */
+export interface HandshakeFault {
+  /** Node's code or OpenSSL's, such as `ERR_SSL_UNSUPPORTED_PROTOCOL` or `CERT_HAS_EXPIRED`. */
+  readonly code: string
+  /** The same in words. */
+  readonly message: string
 }
 
 /**
@@ -50,8 +46,11 @@ export class TlsCertificate implements Service {
   readonly #options: TlsCertificateOptions
   readonly #servers = new Set<Server>()
   readonly #watch: Periodic
-  #loaded: Loaded | undefined
+  #material: TlsMaterial | undefined
+  #reloading = Promise.resolve()
   #fault: string | undefined
+  /** What was said about the dates of certificates, so that it is said once. */
+  #said = new Set<string>()
 
   constructor(options: TlsCertificateOptions) {
     this.#options = options
@@ -68,7 +67,9 @@ export class TlsCertificate implements Service {
    * @throws Failure `configuration` that names the setting, the file and what is wrong with it.
    */
   async start(): Promise<void> {
-    this.#take(await load(this.#options.files))
+    const { files } = this.#options
+    this.#take(fitTogether(files, await readTlsFiles(files)))
+    this.#lookAtDates()
     this.#watch.start()
   }
 
@@ -78,8 +79,8 @@ export class TlsCertificate implements Service {
 
   /** What a server is created with; `serve` it then, so that it hears of later certificates. */
   get serverOptions(): TlsOptions {
-    if (this.#loaded === undefined) throw new Error('the certificate was asked for before it was read')
-    return { ...this.#loaded.options, handshakeTimeout: HANDSHAKE_MS_MAX }
+    invariant(this.#material, 'the certificate was asked for before it was read')
+    return { ...this.#material.options, handshakeTimeout: HANDSHAKE_MS_MAX }
   }
 
   /** From now on new connections of `server` get the newest certificate. */
@@ -90,89 +91,97 @@ export class TlsCertificate implements Service {
 
   /**
    * Takes the files up if they have changed. When they do not fit together, the log says so once and the last good
-   * ones go on: whoever replaces them does it one after the other.
+   * ones go on: whoever replaces them does it one after the other, and the next look finds them all.
    */
-  async reload(): Promise<void> {
+  reload(): Promise<void> {
+    // One after the other, or files that were read earlier could be taken up later.
+    this.#reloading = this.#reloading.then(async () => {
+      await this.#reload()
+      this.#lookAtDates()
+    })
+    return this.#reloading
+  }
+
+  async #reload(): Promise<void> {
+    const { files, log } = this.#options
     try {
-      const loaded = await load(this.#options.files)
+      const texts = await readTlsFiles(files)
+      const isChanged = !isDeepStrictEqual(texts, this.#material?.texts)
+      if (isChanged) this.#take(fitTogether(files, texts))
       this.#fault = undefined
-      if (loaded.text === this.#loaded?.text) return
-      this.#take(loaded)
-      for (const server of this.#servers) server.setSecureContext(loaded.options)
+      if (isChanged) for (const server of this.#servers) server.setSecureContext(this.serverOptions)
     } catch (thrown) {
       const failure = asFailure(thrown)
       if (failure.kind === 'bug') throw failure
       if (failure.message === this.#fault) return
       this.#fault = failure.message
-      this.#options.log.error('tls_reload_failed', { error: failure })
+      log.error('tls_reload_failed', { error: failure })
     }
   }
 
-  #take(loaded: Loaded): void {
-    const { log, metrics, clock } = this.#options
-    const { subject, fingerprint256, validToDate } = loaded.certificate
-    this.#loaded = loaded
-    metrics.certificateExpiry.set(validToDate.getTime() / 1000)
-    const described = { subject, fingerprint: fingerprint256, not_after: validToDate.toISOString() }
-    log.info('tls_certificate', described)
-    if (validToDate.getTime() - clock.wallMs() < EXPIRY_WARNING_MS)
-      log.warn('tls_certificate_expires', described)
+  #take(material: TlsMaterial): void {
+    const { log, metrics } = this.#options
+    this.#material = material
+    metrics.certificateExpiry.set(material.certificate.validToDate.getTime() / 1000)
+    log.info('tls_certificate', described(material.certificate))
+  }
+
+  /** Says once of each certificate that it is about to end, has ended, or is not valid yet. */
+  #lookAtDates(): void {
+    const { log, clock } = this.#options
+    const said = new Set<string>()
+    for (const { setting, certificate } of this.#material?.dated ?? []) {
+      const reason = dateFault(certificate, clock.wallMs())
+      if (reason === undefined) continue
+      const key = `${certificate.fingerprint256} ${reason}`
+      said.add(key)
+      if (this.#said.has(key)) continue
+      log.warn('tls_certificate_expires', { reason, setting, ...described(certificate) })
+    }
+    this.#said = said
   }
 }
 
-async function load(files: TlsFiles): Promise<Loaded> {
-  const { TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE } = files
-  const cert = await read('TLS_CERT_FILE', TLS_CERT_FILE)
-  const key = await read('TLS_KEY_FILE', TLS_KEY_FILE)
-  const ca =
-    TLS_CLIENT_CA_FILE === undefined ? undefined : await read('TLS_CLIENT_CA_FILE', TLS_CLIENT_CA_FILE)
-  const certificate = certificateOf('TLS_CERT_FILE', TLS_CERT_FILE, cert)
-  const privateKey = privateKeyOf(TLS_KEY_FILE, key)
-  if (!certificate.checkPrivateKey(privateKey)) {
-    const message = `TLS_KEY_FILE=${TLS_KEY_FILE}: must be the key of the first certificate in TLS_CERT_FILE=${TLS_CERT_FILE}`
-    throw new Failure('configuration', message)
-  }
-  if (TLS_CLIENT_CA_FILE !== undefined && ca !== undefined) {
-    certificateOf('TLS_CLIENT_CA_FILE', TLS_CLIENT_CA_FILE, ca)
-  }
-  const options: TlsOptions = {
-    cert,
-    key,
-    minVersion: 'TLSv1.2',
-    ...(ca !== undefined && { ca, requestCert: true, rejectUnauthorized: true }),
-  }
-  try {
-    createSecureContext(options)
-  } catch (cause) {
-    const message = `TLS_CERT_FILE=${TLS_CERT_FILE}: cannot be used for TLS: ${(cause as Error).message}`
-    throw new Failure('configuration', message, { cause })
-  }
-  return { text: [cert, key, ca].join('\n'), certificate, options }
-}
-
-async function read(setting: string, file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8')
-  } catch (cause) {
-    throw new Failure('configuration', `${setting}=${file}: cannot be read: ${(cause as Error).message}`, {
-      cause,
-    })
+function described({ subject, fingerprint256, validFromDate, validToDate }: X509Certificate): LogFields {
+  return {
+    subject: subject?.replaceAll('\n', ', '),
+    fingerprint: fingerprint256,
+    not_before: validFromDate.toISOString(),
+    not_after: validToDate.toISOString(),
   }
 }
 
-function certificateOf(setting: string, file: string, text: string): X509Certificate {
-  try {
-    return new X509Certificate(text)
-  } catch (cause) {
-    throw new Failure('configuration', `${setting}=${file}: must hold a certificate in PEM`, { cause })
-  }
+function dateFault({ validFromDate, validToDate }: X509Certificate, nowMs: number): string | undefined {
+  if (nowMs > validToDate.getTime()) return 'ended'
+  if (nowMs < validFromDate.getTime()) return 'not_yet_valid'
+  const { maxMs, share } = EXPIRY_WARNING
+  const warningMs = Math.min(maxMs, share * (validToDate.getTime() - validFromDate.getTime()))
+  return validToDate.getTime() - nowMs < warningMs ? 'ends_soon' : undefined
 }
 
-function privateKeyOf(file: string, text: string): KeyObject {
-  try {
-    return createPrivateKey(text)
-  } catch (cause) {
-    const message = `TLS_KEY_FILE=${file}: must hold a private key in PEM that is not encrypted`
-    throw new Failure('configuration', message, { cause })
+/** What a server's `tlsClientError` means. */
+export function handshakeFault(
+  error: NodeJS.ErrnoException & { reason?: string },
+  socket: TLSSocket,
+): HandshakeFault {
+  const { authorizationError } = socket
+  // Node tells the server of a certificate that it refused as of a connection that was reset.
+  if (authorizationError) {
+    const code = String(authorizationError)
+    return { code, message: `TLS_CLIENT_CA_FILE does not vouch for the certificate of the client: ${code}` }
+  }
+  const { code = error.name, reason } = error
+  switch (code) {
+    case 'ECONNRESET':
+      return { code, message: 'the client went away during the handshake; it may not trust our certificate' }
+    case 'ERR_TLS_HANDSHAKE_TIMEOUT':
+      return { code, message: `the handshake took over ${HANDSHAKE_MS_MAX} ms` }
+    case 'ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE':
+      return { code, message: 'the client showed no certificate, which TLS_CLIENT_CA_FILE demands' }
+    case 'ERR_SSL_UNSUPPORTED_PROTOCOL':
+      return { code, message: 'the client speaks neither TLS 1.2 nor TLS 1.3' }
+    default:
+      // OpenSSL's own message has an address and its source file in it.
+      return { code, message: reason ?? error.message }
   }
 }
