@@ -105,12 +105,15 @@ export class GrpcIngress implements Service {
   readonly #health: GrpcHealth
   readonly #reflect: (stream: ServerHttp2Stream, path: string) => boolean
   readonly #unknownPath: Outcome
+  /** Every connection, also those that have not begun to speak HTTP/2. */
+  readonly #sockets = new Set<Socket>()
   readonly #sessions = new Set<ServerHttp2Session>()
   /** Connections that have brought at least one call. */
   readonly #spoken = new WeakSet<ServerHttp2Session>()
   readonly #inHand = new Set<Call>()
   readonly #watch: Periodic
   #server: Http2Server | Http2SecureServer | undefined
+  #draining = false
   #stopped: Promise<void> | undefined
   #onLastAnswered: (() => void) | undefined
 
@@ -138,7 +141,7 @@ export class GrpcIngress implements Service {
 
   /** True from the moment that `stop` was called: nothing new is taken. */
   get draining(): boolean {
-    return this.#stopped !== undefined
+    return this.#draining
   }
 
   /**
@@ -175,6 +178,10 @@ export class GrpcIngress implements Service {
         endSocket(socket, plainRefusal(grpcPort), clock)
       })
     }
+    server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket)
+      socket.on('close', () => this.#sockets.delete(socket))
+    })
     server.on('session', (session) => this.#opened(session))
     server.on('sessionError', (error: NodeJS.ErrnoException, session: ServerHttp2Session) => {
       // Clients in Go end a connection with a GOAWAY that nghttp2 takes for an error; their calls have ended then.
@@ -193,6 +200,7 @@ export class GrpcIngress implements Service {
    * aborts, whatever connection is left is cut.
    */
   stop(giveUp: AbortSignal): Promise<void> {
+    this.#draining = true
     this.#stopped ??= this.#drain(giveUp)
     return this.#stopped
   }
@@ -219,7 +227,8 @@ export class GrpcIngress implements Service {
       })
     })
     await clock.sleep(CLOSING_MS, AbortSignal.any([giveUp, closed.signal]))
-    for (const session of this.#sessions) session.destroy()
+    // Not their sessions, which would wait for what a client does not read.
+    for (const socket of this.#sockets) socket.destroy()
     await closing
   }
 

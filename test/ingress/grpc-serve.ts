@@ -57,7 +57,7 @@ export async function serveGrpc(options: GrpcServeOptions = {}): Promise<ServedG
     host: '127.0.0.1',
     port: 0,
     signals: Object.keys(signals) as Signal[],
-    exportPath: new ExportPath({ stager, overflow, maxBodyBytes, events }),
+    exportPath: new ExportPath({ stager, overflow, maxBodyBytes, events, clock: systemClock }),
     budget,
     requestTimeoutMs: 60_000,
     tls: undefined,
