@@ -83,7 +83,7 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
   const shared = {
     host: config.HOST,
     signals: Object.keys(signals) as Signal[],
-    exportPath: new ExportPath({ stager, overflow, maxBodyBytes: config.MAX_BODY_BYTES, events }),
+    exportPath: new ExportPath({ stager, overflow, maxBodyBytes: config.MAX_BODY_BYTES, events, clock }),
     rateLimit,
     budget,
     maxBodyBytes: config.MAX_BODY_BYTES,

@@ -1,4 +1,5 @@
 import pLimit from 'p-limit'
+import type { Clock } from '../foundation/clock.ts'
 import { asFailure } from '../foundation/failure.ts'
 import type { Format } from '../otlp/answer.ts'
 import { BodyTooLargeError, pack, type Unpacked, unpack } from '../otlp/compression.ts'
@@ -31,6 +32,7 @@ export interface ExportOptions {
   overflow: { decide(bytes: number): OverflowDecision; settled(bytes: number, committed: boolean): void }
   maxBodyBytes: number
   events: IngressEvents
+  clock: Clock
 }
 
 /** Bodies that became larger than they promised are unpacked so many at a time; see `#unpack`. */
@@ -106,7 +108,7 @@ export class ExportPath {
         return this.#stage(request, walked, { encoding, payload })
       case 'reject':
         this.#options.events.queueSaturated(requestId, signal)
-        return { kind: 'queue_full', message: 'the queue is full' }
+        return { kind: 'queue_full', message: 'the queue is full', waitedMs: 0 }
       case 'drop':
         this.#options.events.loadShedding(requestId, signal, decision.policy, walked.items)
         return { kind: 'dropped', items: walked.items, policy: decision.policy }
@@ -143,7 +145,8 @@ export class ExportPath {
     { items, summary, body }: Walked,
     { encoding, payload }: { encoding: Encoding; payload: Buffer },
   ): Promise<Outcome> {
-    const { stager, overflow, events } = this.#options
+    const { stager, overflow, events, clock } = this.#options
+    const startedMs = clock.monotonicMs()
     let committed = false
     try {
       const row = {
@@ -168,7 +171,8 @@ export class ExportPath {
       }
       if (failure.kind !== 'outage') throw thrown
       events.stagingAway(requestId, failure)
-      return { kind: 'staging_away', message: 'the request could not be staged; send it again' }
+      const waitedMs = clock.monotonicMs() - startedMs
+      return { kind: 'staging_away', message: 'the request could not be staged; send it again', waitedMs }
     } finally {
       overflow.settled(payload.length, committed)
     }

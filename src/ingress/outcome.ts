@@ -8,7 +8,16 @@
 export type Outcome =
   | { readonly kind: 'accepted' }
   | { readonly kind: 'dropped'; readonly items: number; readonly policy: 'drop' | 'sample' }
-  | { readonly kind: RefusalKind; readonly message: string; readonly retryAfterSeconds?: number }
+  | Refused
+
+interface Refused {
+  readonly kind: RefusalKind
+  readonly message: string
+  /** The first second at which it is worth to come again. */
+  readonly retryAfterSeconds?: number
+  /** How long it took to refuse it; given when the sender shall come again in step, see `RETRY_STEP_SECONDS`. */
+  readonly waitedMs?: number
+}
 
 /** An outcome that is told as an error. */
 export type Refusal = Exclude<Outcome, { kind: 'accepted' } | { kind: 'dropped' }>
@@ -63,6 +72,14 @@ export type RefusalKind = keyof typeof refusals
 
 /** A wait longer than what is left of an SDK's 10 s deadline makes it drop its batch at once. */
 const RETRY_AFTER_SECONDS_MAX = 5
+/**
+ * While the database is away or the queue is full a sender tries every four seconds, counted from when its request
+ * came: SDKs for JavaScript and Python repeat a request five times at most, and within 10 s unless told otherwise.
+ * In steps of four seconds the third try comes after 8 s and still within 10, and the last one after 20 s; shorter
+ * ones give up earlier in a long outage, longer ones in a short one. They are not drawn at random: senders come back
+ * as spread out as they came.
+ */
+const RETRY_STEP_SECONDS = 4
 
 /** What a client is told. `retryAfterSeconds` is whole, 1 to 5, and there exactly if the sender shall come again. */
 export interface Answer {
@@ -73,13 +90,18 @@ export interface Answer {
 }
 
 /**
- * The answer for a refusal. The wait is drawn with `random`, a number in [0, 1), from the first second at which the
- * refusal says that it is worth it, so that those who were refused together do not come back together.
+ * The answer for a refusal. The wait ends at the next step after the request came, if the refusal says how long that
+ * was ago. Else it is drawn with `random`, a number in [0, 1), from the first second at which the refusal says that
+ * it is worth it, so that those who were refused together do not come back together.
  */
 export function refusalAnswer(refusal: Refusal, random: () => number): Answer {
   const { httpStatus, rpcCode, retried } = refusals[refusal.kind]
   const { message } = refusal
   if (!retried) return { httpStatus, rpcCode, message, retryAfterSeconds: undefined }
+  if (refusal.waitedMs !== undefined) {
+    const sinceStep = (refusal.waitedMs / 1000) % RETRY_STEP_SECONDS
+    return { httpStatus, rpcCode, message, retryAfterSeconds: Math.ceil(RETRY_STEP_SECONDS - sinceStep) }
+  }
   const least = Math.min(refusal.retryAfterSeconds ?? 1, RETRY_AFTER_SECONDS_MAX)
   const spread = Math.floor(random() * (RETRY_AFTER_SECONDS_MAX + 1 - least))
   return { httpStatus, rpcCode, message, retryAfterSeconds: least + spread }

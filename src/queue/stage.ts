@@ -12,10 +12,13 @@ const GROUP_BYTES_MAX = 8 * 1024 * 1024
 /** One group is written while the next one gathers; a third would only make groups smaller. */
 const LANES = 2
 /**
- * A request that no lane has taken up by then is refused: nothing of it was sent, so its sender may repeat it. With
- * the 700 ms that a connection may take, a database that is away is answered for within 2 s.
+ * A request that the database has not taken up by then is refused: nothing of it was sent, so its sender may repeat
+ * it. With the 700 ms that a connection may take, a database that is away is answered for within 2 s; one that is
+ * away for a moment only, a restart or a failover, is not noticed by any sender.
  */
 const WAIT_MS_MAX = 1_200
+/** So long nothing is tried after the database could not be reached. */
+const AWAY_PAUSE_MS = 90
 export const STAGING_CONNECT_MS_MAX = 700
 /** A commit that says nothing for so long is given up, and with it its connection. */
 const COMMIT_MS_MAX = 5_000
@@ -58,6 +61,8 @@ export class Stager implements Service {
   readonly #watch: Periodic
   readonly #lanes: Lane[] = []
   #waiting: Waiting[] = []
+  /** Until when the database counts as out of reach, and why. */
+  #away = { untilMs: 0, detail: 'nothing was tried' }
 
   constructor(options: StagerOptions) {
     this.#options = options
@@ -65,7 +70,10 @@ export class Stager implements Service {
     this.#watch = new Periodic({
       clock: options.clock,
       pauseMs: () => WATCH_INTERVAL_MS,
-      work: async () => this.#expire(),
+      work: async () => {
+        this.#expire()
+        this.#dispatch()
+      },
     })
   }
 
@@ -103,11 +111,15 @@ export class Stager implements Service {
   }
 
   #dispatch(): void {
+    if (this.#waiting.length === 0 || this.#options.clock.monotonicMs() < this.#away.untilMs) return
     for (const lane of this.#lanes) {
       if (lane.busy || this.#waiting.length === 0) continue
       const group = this.#takeGroup()
       lane.commit(group).then(
-        () => this.#dispatch(),
+        (failure) => {
+          if (failure !== undefined) this.#putBack(group, failure)
+          this.#dispatch()
+        },
         // A lane settles every request of its group itself; whatever else it throws is a bug and must not hide.
         (thrown) =>
           queueMicrotask(() => {
@@ -115,6 +127,13 @@ export class Stager implements Service {
           }),
       )
     }
+  }
+
+  /** Nothing of these was sent: they wait on, each as long as it may. */
+  #putBack(group: readonly Waiting[], { message }: Failure): void {
+    this.#away = { untilMs: this.#options.clock.monotonicMs() + AWAY_PAUSE_MS, detail: message }
+    this.#waiting.unshift(...group)
+    this.#expire()
   }
 
   /** The longest waiting requests, in order, within the bounds of a group; the first one always. */
@@ -131,12 +150,13 @@ export class Stager implements Service {
 
   #expire(): void {
     const oldest = this.#options.clock.monotonicMs() - WAIT_MS_MAX
-    const [first] = this.#waiting
-    if (first === undefined || first.sinceMs > oldest) return
+    if (!this.#waiting.some((entry) => entry.sinceMs <= oldest)) return
     const late = this.#waiting.filter((entry) => entry.sinceMs <= oldest)
     this.#waiting = this.#waiting.filter((entry) => entry.sinceMs > oldest)
     for (const entry of late) {
-      entry.reject(new Failure('outage', `the database took up no request for ${WAIT_MS_MAX} ms`))
+      entry.reject(
+        new Failure('outage', `the database took up no request for ${WAIT_MS_MAX} ms: ${this.#away.detail}`),
+      )
     }
   }
 }
@@ -152,18 +172,21 @@ class Lane {
     this.#options = options
   }
 
-  /** Settles every request of the group. */
-  async commit(group: readonly Waiting[]): Promise<void> {
+  /** Settles every request of the group, unless an outage lets nothing of it be sent: that failure is answered. */
+  async commit(group: readonly Waiting[]): Promise<Failure | undefined> {
     this.busy = true
     try {
-      const failure = await this.#copy(group)
+      const { failure, sent } = await this.#copy(group)
       if (failure === undefined) {
         for (const entry of group) entry.resolve()
       } else if (failure.kind === 'data' && group.length > 1) {
         await this.#commitAlone(group)
+      } else if (failure.kind === 'outage' && !sent) {
+        return failure
       } else {
         for (const entry of group) entry.reject(failure)
       }
+      return undefined
     } finally {
       this.busy = false
     }
@@ -180,16 +203,19 @@ class Lane {
     const { clock } = this.#options
     for (const entry of group) {
       const leftMs = entry.sinceMs + ANSWER_MS_MAX - clock.monotonicMs()
-      const failure =
+      const { failure } =
         leftMs < COMMIT_MS_MIN
-          ? new Failure('outage', 'the database was busy with a group that it refused')
+          ? { failure: new Failure('outage', 'the database was busy with a group that it refused') }
           : await this.#copy([entry], Math.min(COMMIT_MS_MAX, leftMs))
       if (failure === undefined) entry.resolve()
       else entry.reject(failure)
     }
   }
 
-  async #copy(group: readonly Waiting[], withinMs = COMMIT_MS_MAX): Promise<Failure | undefined> {
+  async #copy(
+    group: readonly Waiting[],
+    withinMs = COMMIT_MS_MAX,
+  ): Promise<{ failure?: Failure; sent: boolean }> {
     const { clock, onCommitted, onUnknown } = this.#options
     this.#sql ??= this.#options.open((notice) => {
       if (notice.severity === 'WARNING') this.#warning = notice.message ?? 'a warning without a message'
@@ -214,7 +240,7 @@ class Lane {
         throw new Failure('outage', `the commit gave a warning: ${this.#warning}`)
       }
       onCommitted?.({ rows: group.length, bytes: body.length, durationMs: clock.monotonicMs() - startedMs })
-      return undefined
+      return { sent }
     } catch (thrown) {
       const failure = classifyPostgresError(thrown)
       if (failure.kind !== 'data') {
@@ -222,7 +248,7 @@ class Lane {
         // Nobody knows what the connection is in the middle of.
         await this.close()
       }
-      return failure
+      return { failure, sent }
     } finally {
       // With a reason of its own it would make a DOMException for each group.
       settled.abort(null)

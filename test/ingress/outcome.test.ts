@@ -45,7 +45,7 @@ test('every refusal has its status, its google.rpc.Code, and a wait exactly wher
 
 test('waits are whole seconds from 1 to 5, spread over all of them', () => {
   const waits = [0, 0.19, 0.2, 0.5, 0.79, 0.8, 0.999999].map(
-    (drawn) => refusalAnswer({ kind: 'queue_full', message: '' }, () => drawn).retryAfterSeconds,
+    (drawn) => refusalAnswer({ kind: 'no_room', message: '' }, () => drawn).retryAfterSeconds,
   )
   expect(waits).toEqual([1, 1, 2, 3, 4, 5, 5])
 })
@@ -63,6 +63,13 @@ test('a wait that the rate limit knows is the least that is told, up to what an 
     [4, 5, 5],
     [5, 5, 5],
   ])
+})
+
+test('D8: who is refused while the database is away comes again four seconds after it came, or eight', () => {
+  const waits = [0, 10, 1_250, 3_999, 4_000, 5_010, 7_100].map(
+    (waitedMs) => refusalAnswer({ kind: 'staging_away', message: '', waitedMs }, () => 0.5).retryAfterSeconds,
+  )
+  expect(waits).toEqual([4, 4, 3, 1, 4, 3, 1])
 })
 
 test('what was dropped is told with its count and the policy, and nothing is told of what was taken', () => {

@@ -134,7 +134,7 @@ export async function serveIngress(
     socketPath: undefined,
     tls: undefined,
     signals: ['traces', 'metrics', 'logs'],
-    exportPath: new ExportPath({ stager, overflow, maxBodyBytes, events }),
+    exportPath: new ExportPath({ stager, overflow, maxBodyBytes, events, clock: systemClock }),
     budget,
     requestTimeoutMs: 60_000,
     cors: undefined,

@@ -143,6 +143,21 @@ test('G9: a connection that dies in a commit is an outage, and the next request 
   expect(await payloads()).toEqual(['next'])
 })
 
+test('a database that is away for less than a second is noticed by nobody', async () => {
+  const name = database.location.database
+  const elsewhere = database.open({ connections: 1 })
+  expect(await kindOf(stager.append(row('before')))).toBe('staged')
+  await elsewhere.unsafe(`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`)
+  await elsewhere`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = 'stager' AND datname = ${name}`
+  const appends = Promise.all(['1', '2', '3'].map((payload) => kindOf(stager.append(row(payload)))))
+  await elsewhere`SELECT pg_sleep(0.6)`
+  await elsewhere.unsafe(`ALTER DATABASE ${name} ALLOW_CONNECTIONS true`)
+  await closePool(elsewhere, 1000)
+  expect(await appends).toEqual(['staged', 'staged', 'staged'])
+  expect((await payloads()).toSorted()).toEqual(['1', '2', '3', 'before'])
+})
+
 test('while the database hangs nobody waits longer than 7 s, and those not begun are refused within 2 s', async () => {
   await sql.begin(async (blocking) => {
     await blocking`LOCK TABLE ingestion_queue IN ACCESS EXCLUSIVE MODE`
