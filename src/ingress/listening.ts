@@ -1,7 +1,8 @@
 import { once } from 'node:events'
-import { lstat, rm } from 'node:fs/promises'
+import { lstat, rm, stat } from 'node:fs/promises'
 import type { Server as HttpServer } from 'node:http'
 import { type AddressInfo, connect, type ListenOptions, type Server, type Socket } from 'node:net'
+import { dirname } from 'node:path'
 import type { Clock } from '../foundation/clock.ts'
 import { Failure, invariant } from '../foundation/failure.ts'
 
@@ -27,8 +28,9 @@ export function listen(
 }
 
 /**
- * The same on a Unix socket. The socket of a process that is gone is replaced; one that somebody listens on, and a file
- * that is no socket, are left alone. Who may connect is decided by the folder and the umask. Closing the server removes it.
+ * The same on the Unix socket of `HTTP_SOCKET`. The socket of a process that is gone is replaced; one that somebody
+ * listens on, and a file that is no socket, are left alone. Who may connect is decided by the folder and the umask:
+ * connecting takes the right to write to the socket. Closing the server removes it.
  *
  * @throws Failure `configuration` when the path cannot be had.
  */
@@ -38,8 +40,11 @@ export async function listenOnSocket(
   path: string,
   onError: (error: Error) => void,
 ): Promise<void> {
-  if (await isAbandonedSocket(path)) await rm(path, { force: true })
-  await listenAt(server, what, path, { path }, onError)
+  const where = `HTTP_SOCKET=${path}`
+  await clearSocketPath(path).catch((cause: NodeJS.ErrnoException) => {
+    throw cannotListen(what, where, cause)
+  })
+  await listenAt(server, what, where, { path }, onError)
 }
 
 function listenAt(
@@ -52,23 +57,42 @@ function listenAt(
   return new Promise((resolve, reject) => {
     server.on('error', (cause: NodeJS.ErrnoException) => {
       if (server.listening) return onError(cause)
-      const message = `cannot listen for ${what} on ${where}: ${cause.message}`
-      reject(new Failure('configuration', message, { cause, ...(cause.code && { code: cause.code }) }))
+      reject(cannotListen(what, where, cause))
     })
     server.listen(options, resolve)
   })
 }
 
-/** Whether there is a socket that nobody listens on: its process ended without removing it. */
-async function isAbandonedSocket(path: string): Promise<boolean> {
-  const stats = await lstat(path).catch(() => undefined)
-  if (stats?.isSocket() !== true) return false
+function cannotListen(what: string, where: string, cause: NodeJS.ErrnoException): Failure {
+  const message = `cannot listen for ${what} on ${where}: ${cause.message}`
+  return new Failure('configuration', message, { cause, ...(cause.code && { code: cause.code }) })
+}
+
+/**
+ * Removes the socket of a process that ended without removing it.
+ *
+ * @throws Error that says what else stands in the way.
+ */
+async function clearSocketPath(path: string): Promise<void> {
+  const stats = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
+  })
+  // Of a folder that is not there, listening would say that it may not be written to.
+  if (stats === undefined) return void (await stat(dirname(path)))
+  if (!stats.isSocket()) throw new Error('there is a file that is no socket, and it is left alone')
+  if (!(await isAbandoned(path))) throw new Error('another process listens on it')
+  await rm(path, { force: true })
+}
+
+/** Whether nobody listens on a socket. */
+async function isAbandoned(path: string): Promise<boolean> {
   const probe = connect({ path })
   try {
     await once(probe, 'connect')
     return false
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED'
+    if ((error as NodeJS.ErrnoException).code === 'ECONNREFUSED') return true
+    throw error
   } finally {
     probe.destroy()
   }
