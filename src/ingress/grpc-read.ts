@@ -7,17 +7,21 @@ import type { Reservation } from './reservation.ts'
  * Why a call could not be read.
  * - `too_large`: its message says that it is larger than the limit.
  * - `no_room`: the bytes of all requests in flight are used up.
- * - `too_late`: it had not come whole when its time was over.
- * - `cut_off`: whoever runs the listener had no more patience.
+ * - `too_late`: it had not come whole when the time was over that its client gave it.
+ * - `too_slow`: it had not come whole when the time was over that everybody is given.
+ * - `cut_off`: the listener is about to stop.
  * - `gone`: the client went away before the last byte.
  */
-export type CallFault = 'too_large' | 'no_room' | 'too_late' | 'cut_off' | 'gone'
+export type CallFault = 'too_large' | 'no_room' | 'gone' | BrokenOff
+
+/** Those of them that come from outside of the call. */
+export type BrokenOff = 'too_late' | 'too_slow' | 'cut_off'
 
 /** The reading of one call, which others may end. */
 export interface CallReading {
   readonly body: Promise<Buffer | CallFault>
   /** Ends the reading, if it still goes on. */
-  breakOff(fault: 'too_late' | 'cut_off'): void
+  breakOff(fault: BrokenOff): void
 }
 
 /**

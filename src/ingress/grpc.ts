@@ -335,7 +335,9 @@ export class GrpcIngress implements Service {
       case 'gone':
         return undefined
       case 'too_late':
-        return { kind: 'too_late', message: 'the call did not come whole in time' }
+        return tooLate
+      case 'too_slow':
+        return { kind: 'too_slow', message: 'the call did not come whole in time' }
       case 'too_large':
         return { kind: 'too_large', message: tooLargeMessage(maxBodyBytes, 'sent') }
       case 'no_room':
@@ -379,8 +381,10 @@ export class GrpcIngress implements Service {
   #look(): void {
     const nowMs = this.#options.clock.monotonicMs()
     for (const call of this.#inHand) {
-      if (nowMs >= Math.min(call.readUntilMs, call.lateMs)) call.reading?.breakOff('too_late')
-      if (nowMs >= call.lateMs) call.onLate?.()
+      if (nowMs >= call.lateMs) {
+        call.reading?.breakOff('too_late')
+        call.onLate?.()
+      } else if (nowMs >= call.readUntilMs) call.reading?.breakOff('too_slow')
     }
     this.#health.look()
   }

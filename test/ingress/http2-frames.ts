@@ -88,6 +88,20 @@ export function settingsPayload(settings: Readonly<Record<number, number>>): Buf
   return payload
 }
 
+/** The largest frame that every receiver takes (RFC 9113, section 6.5.2). */
+const FRAME_BYTES_MAX = 16_384
+
+/** A body as frames of DATA. */
+export function dataFrames(stream: number, body: Buffer, end: boolean): Buffer[] {
+  const frames: Buffer[] = []
+  for (let at = 0; at === 0 || at < body.length; at += FRAME_BYTES_MAX) {
+    const isLast = end && at + FRAME_BYTES_MAX >= body.length
+    const part = body.subarray(at, at + FRAME_BYTES_MAX)
+    frames.push(frameOf(frameTypes.data, isLast ? flags.endStream : 0, stream, part))
+  }
+  return frames
+}
+
 /** A connection that sends exactly the frames it is told to, and keeps those that came. */
 export class FrameConnection implements AsyncDisposable {
   readonly socket: Socket
@@ -124,10 +138,10 @@ export class FrameConnection implements AsyncDisposable {
     await Promise.race([promise, this.closed])
   }
 
-  /** Begins a call: HEADERS, and DATA with the body if there is one. */
+  /** Begins a call: HEADERS, and the body if there is one, in frames of DATA as large as they may be. */
   beginExport(stream: number, body?: Buffer, { end = body !== undefined } = {}): this {
     this.write(frameOf(frameTypes.headers, flags.endHeaders, stream, exportHeaders()))
-    if (body !== undefined) this.write(frameOf(frameTypes.data, end ? flags.endStream : 0, stream, body))
+    if (body !== undefined) this.write(...dataFrames(stream, body, end))
     return this
   }
 
