@@ -61,8 +61,8 @@ export class Stager implements Service {
   readonly #watch: Periodic
   readonly #lanes: Lane[] = []
   #waiting: Waiting[] = []
-  /** Until when the database counts as out of reach, and why. */
-  #away = { untilMs: 0, detail: 'nothing was tried' }
+  /** Why the database could not be reached when that was last tried, and until when that counts. */
+  #away: { failure: Failure; untilMs: number } | undefined
 
   constructor(options: StagerOptions) {
     this.#options = options
@@ -87,6 +87,7 @@ export class Stager implements Service {
     while (this.#waiting.length > 0 || this.#lanes.some((lane) => lane.busy)) {
       await this.#options.clock.sleep(5)
       this.#expire()
+      this.#dispatch()
     }
     await Promise.all(this.#lanes.map((lane) => lane.close()))
   }
@@ -111,13 +112,14 @@ export class Stager implements Service {
   }
 
   #dispatch(): void {
-    if (this.#waiting.length === 0 || this.#options.clock.monotonicMs() < this.#away.untilMs) return
+    if (this.#away !== undefined && this.#options.clock.monotonicMs() < this.#away.untilMs) return
     for (const lane of this.#lanes) {
       if (lane.busy || this.#waiting.length === 0) continue
       const group = this.#takeGroup()
       lane.commit(group).then(
         (failure) => {
-          if (failure !== undefined) this.#putBack(group, failure)
+          if (failure === undefined) this.#away = undefined
+          else this.#putBack(group, failure)
           this.#dispatch()
         },
         // A lane settles every request of its group itself; whatever else it throws is a bug and must not hide.
@@ -130,8 +132,8 @@ export class Stager implements Service {
   }
 
   /** Nothing of these was sent: they wait on, each as long as it may. */
-  #putBack(group: readonly Waiting[], { message }: Failure): void {
-    this.#away = { untilMs: this.#options.clock.monotonicMs() + AWAY_PAUSE_MS, detail: message }
+  #putBack(group: readonly Waiting[], failure: Failure): void {
+    this.#away = { failure, untilMs: this.#options.clock.monotonicMs() + AWAY_PAUSE_MS }
     this.#waiting.unshift(...group)
     this.#expire()
   }
@@ -153,11 +155,9 @@ export class Stager implements Service {
     if (!this.#waiting.some((entry) => entry.sinceMs <= oldest)) return
     const late = this.#waiting.filter((entry) => entry.sinceMs <= oldest)
     this.#waiting = this.#waiting.filter((entry) => entry.sinceMs > oldest)
-    for (const entry of late) {
-      entry.reject(
-        new Failure('outage', `the database took up no request for ${WAIT_MS_MAX} ms: ${this.#away.detail}`),
-      )
-    }
+    const failure =
+      this.#away?.failure ?? new Failure('outage', `the database took up no request for ${WAIT_MS_MAX} ms`)
+    for (const entry of late) entry.reject(failure)
   }
 }
 

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Failure } from '../../src/foundation/failure.ts'
-import { closePool, type Sql } from '../../src/postgres/pool.ts'
+import { closePool, openPool, type Sql } from '../../src/postgres/pool.ts'
 import type { Stager } from '../../src/queue/stage.ts'
 import { cloneDatabase, type TestDatabase } from '../support/postgres.ts'
 import { row, stagerOn } from './rows.ts'
@@ -145,7 +145,9 @@ test('G9: a connection that dies in a commit is an outage, and the next request 
 
 test('a database that is away for less than a second is noticed by nobody', async () => {
   const name = database.location.database
-  const elsewhere = database.open({ connections: 1 })
+  // Nobody can close the database to which he is connected.
+  const url = { ...database.location, database: 'postgres' }
+  const elsewhere = openPool({ url, name: 'elsewhere', connections: 1, statementTimeoutMs: 5_000 })
   expect(await kindOf(stager.append(row('before')))).toBe('staged')
   await elsewhere.unsafe(`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`)
   await elsewhere`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
