@@ -30,10 +30,11 @@ test('a body of exactly the limit is taken, one byte more is 413', async () => {
   ])
 })
 
-test('C8: the limit counts the bytes that come in chunks: 20 MiB is taken, 21 MiB is 413', async () => {
+test('C8: the limit counts the bytes that come in chunks: 20 MiB is taken, one byte more and 21 MiB are 413', async () => {
   await using ingress = await serveIngress()
   const statuses = []
-  for (const body of [spanOfBytes(LIMIT), spanOfBytes(LIMIT + MIB)]) {
+  for (const bytes of [LIMIT, LIMIT + 1, LIMIT + MIB]) {
+    const body = spanOfBytes(bytes)
     const connection = new RawConnection(ingress.port)
     connection.write(head('Transfer-Encoding: chunked'))
     for (let at = 0; at < body.length; at += 100_000) connection.write(chunk(body.subarray(at, at + 100_000)))
@@ -41,7 +42,7 @@ test('C8: the limit counts the bytes that come in chunks: 20 MiB is taken, 21 Mi
     statuses.push(received.slice(9, 12))
     connection.socket.destroy()
   }
-  expect(statuses).toEqual(['200', '413'])
+  expect(statuses).toEqual(['200', '413', '413'])
   await expect.poll(() => ingress.budget.usedBytes).toBe(0)
 })
 
@@ -69,6 +70,19 @@ for (const [encoding, encode] of Object.entries(encoders)) {
     expect(ingress.budget.usedBytes).toBe(0)
   })
 }
+
+test('a packed body that is over the limit as it was sent is 413, whatever would come out', async () => {
+  await using ingress = await serveIngress({ maxBodyBytes: MIB })
+  // Level 0 makes it larger.
+  const over = await send(ingress.port, {
+    headers: packedAs('gzip'),
+    body: gzipSync(spanOfBytes(MIB), { level: 0 }),
+  })
+  expect([over.status, readStatus(over)]).toEqual([
+    413,
+    { code: 8, message: `the body is larger than ${MIB} bytes` },
+  ])
+})
 
 test('two gzip members of which the last says little are still unpacked whole', async () => {
   await using ingress = await serveIngress()

@@ -1,6 +1,7 @@
 import { deflateSync, gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { expect, test } from 'vitest'
 import { Failure } from '../../src/foundation/failure.ts'
+import { type Signal, signals } from '../../src/otlp/signal.ts'
 import { decodeSummary } from '../../src/otlp/summary.ts'
 import { walk } from '../../src/otlp/walk.ts'
 import { JSON_TYPE, oneSpan, PROTOBUF, payload, readResponse, send, serveIngress } from './serve.ts'
@@ -94,17 +95,28 @@ test('JSON is staged as protobuf, compressed if it came compressed', async () =>
   expect(walk('traces', plain.payload).items).toBe(100)
 })
 
-test('a request that says nothing is a success and is not staged', async () => {
-  await using ingress = await serveIngress()
-  const answers = []
-  for (const path of ['/v1/traces', '/v1/metrics', '/v1/logs']) {
-    answers.push(
-      await send(ingress.port, { path, body: Buffer.alloc(0) }),
-      await send(ingress.port, { path, headers: { 'content-type': JSON_TYPE }, body: Buffer.from('{}') }),
-      await send(ingress.port, { path, headers: packedAs('gzip'), body: gzipSync(Buffer.alloc(0)) }),
-    )
+test('a request that says nothing is a success and is not staged, in every form', async () => {
+  const all = Object.keys(signals) as Signal[]
+  await using ingress = await serveIngress({ signals: all })
+  const said = []
+  for (const { path } of Object.values(signals)) {
+    const json = { 'content-type': JSON_TYPE }
+    for (const request of [
+      { body: Buffer.alloc(0) },
+      { headers: packedAs('gzip'), body: Buffer.alloc(0) },
+      { headers: packedAs('gzip'), body: gzipSync(Buffer.alloc(0)) },
+      { headers: packedAs('zstd'), body: zstdCompressSync(Buffer.alloc(0)) },
+      { headers: { 'content-type': PROTOBUF, 'transfer-encoding': 'chunked' } },
+      { headers: json, body: Buffer.from('{}') },
+      { headers: json, body: Buffer.from(' {\n} ') },
+      { headers: { ...json, 'content-encoding': 'gzip' }, body: gzipSync('{}') },
+    ]) {
+      const { status, body } = await send(ingress.port, { path, ...request })
+      said.push(`${status} ${body}`)
+    }
   }
-  expect(answers.map(({ status }) => status)).toEqual(Array(9).fill(200))
+  const each = [...Array(5).fill('200 '), ...Array(3).fill('200 {}')]
+  expect(said).toEqual(all.flatMap(() => each))
   expect(ingress.stager.appended).toBe(0)
 })
 
