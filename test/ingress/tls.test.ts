@@ -26,7 +26,7 @@ beforeAll(async () => {
   ours = await TestAuthority.open('ours')
   others = await TestAuthority.open('others')
   first = await ours.issue('first')
-  second = await ours.issue('second', 3)
+  second = await ours.issue('second', { untilDays: 3 })
   client = await ours.issue('client')
   stranger = await others.issue('stranger')
 })
