@@ -5,6 +5,7 @@ import type { StagedRow } from '../queue/copy-format.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { Outcome } from './outcome.ts'
+import type { HandshakeFault } from './tls.ts'
 
 /** The counters of one signal, bound once, so that no request makes objects of labels. */
 interface SignalCounters {
@@ -120,13 +121,8 @@ export class IngressEvents {
   }
 
   /** A client could not agree with us on TLS. */
-  handshakeFailed(error: NodeJS.ErrnoException): void {
-    const { message } = error
-    this.#log.info('tls_handshake_failed', {
-      reason: error.code ?? error.name,
-      transport: this.#transport,
-      message,
-    })
+  handshakeFailed({ code, message }: HandshakeFault): void {
+    this.#log.info('tls_handshake_failed', { reason: code, transport: this.#transport, message })
   }
 
   /** The listener could not take a connection; it goes on listening. */

@@ -30,7 +30,7 @@ import { type BrokenOff, breakOffReading, declaredLength, readBody } from './rea
 import { awaitsContinue, type Reply, reply } from './reply.ts'
 import { requestIdOf } from './request-id.ts'
 import { Reservation } from './reservation.ts'
-import type { TlsCertificate } from './tls.ts'
+import { handshakeFault, type TlsCertificate } from './tls.ts'
 
 /** What the OTLP/HTTP listener needs. */
 export interface HttpIngressOptions {
@@ -172,7 +172,7 @@ export class HttpIngress implements Service {
     })
     server.removeAllListeners('tlsClientError')
     server.on('tlsClientError', (error, socket) => {
-      events.handshakeFailed(error)
+      events.handshakeFailed(handshakeFault(error, socket))
       socket.destroy()
     })
   }
