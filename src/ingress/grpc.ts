@@ -30,7 +30,7 @@ import { type Outcome, partialSuccess, refusalAnswer } from './outcome.ts'
 import type { RateLimit } from './rate-limit.ts'
 import { requestIdOf } from './request-id.ts'
 import { Reservation } from './reservation.ts'
-import type { TlsCertificate } from './tls.ts'
+import { handshakeFault, type TlsCertificate } from './tls.ts'
 
 /** What the OTLP/gRPC listener needs. */
 export interface GrpcIngressOptions {
@@ -172,7 +172,7 @@ export class GrpcIngress implements Service {
     })
     if (tls) {
       tls.serve(server as Http2SecureServer)
-      server.on('tlsClientError', (error) => events.handshakeFailed(error))
+      server.on('tlsClientError', (error, socket) => events.handshakeFailed(handshakeFault(error, socket)))
       server.on('unknownProtocol', (socket: Socket) => {
         events.brokenGrpc('wrong_protocol', grpcPort)
         endSocket(socket, plainRefusal(grpcPort), clock)
