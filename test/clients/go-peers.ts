@@ -23,7 +23,7 @@ export interface TelemetrygenOptions {
   /** How many spans, metrics or log records go into one export. */
   batchSize?: number
   /** The exporters' deadline; theirs is 10 s. */
-  timeoutSeconds?: number
+  timeoutSeconds?: number | undefined
   /** Further flags. */
   flags?: readonly string[]
 }
@@ -56,7 +56,11 @@ export async function runTelemetrygen(
     ...['--timeout', `${timeoutSeconds}s`],
     ...flags,
   ]
-  const child = spawn(await peer('telemetrygen'), words, { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(await peer('telemetrygen'), words, {
+    // The SDK's batches of spans have a deadline of their own, 30 s, around that of the exporter.
+    env: { ...process.env, OTEL_BSP_EXPORT_TIMEOUT: String(timeoutSeconds * 1000) },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const exited = once(child, 'close')
   const [out, errors] = await Promise.all([text(child.stdout), text(child.stderr)])
   const [code] = (await exited) as [number | null]

@@ -46,7 +46,7 @@ export interface JsSdkOptions {
   to: Destination
   service: string
   /** The exporters' own deadline; theirs is 10 s. */
-  timeoutMs?: number
+  timeoutMs?: number | undefined
   /** One export a span and a log record, as soon as it is there, instead of one for all. */
   oneByOne?: boolean
   views?: ViewOptions[]

@@ -16,7 +16,7 @@ export interface PythonSdkOptions {
   to: Destination
   service: string
   /** The exporters' own deadline; theirs is 10 s. */
-  timeoutSeconds?: number
+  timeoutSeconds?: number | undefined
 }
 
 /** How its exports ended. */

@@ -1,0 +1,105 @@
+import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { findBinaries } from '../../src/postgres/embedded-binaries.ts'
+import { spawnPostmaster } from '../../src/postgres/embedded-cluster.ts'
+import { databaseUrlWithPassword, parseDatabaseUrl } from '../../src/postgres/location.ts'
+import { closePool, openPool, type Sql } from '../../src/postgres/pool.ts'
+import { CACHE_FOLDER, reachableBinaries } from '../../src/postgres/reachable.ts'
+import { serverUser } from '../../src/postgres/server-user.ts'
+import { sharedServer, stopServer } from '../support/postgres-server.ts'
+
+/** A PostgreSQL server that one test file has for itself: it is killed, brought back and frozen as a whole. */
+export class OwnDatabase {
+  readonly url: string
+  readonly #folder: string
+  #postmaster: number
+
+  private constructor(folder: string, url: string) {
+    this.#folder = folder
+    this.url = url
+    this.#postmaster = Number(readFileSync(join(folder, 'pid'), 'utf8'))
+  }
+
+  /** Starts it with an empty database. */
+  static async start(): Promise<OwnDatabase> {
+    const folder = mkdtempSync(join(tmpdir(), 'sluice-clients-postgres-'))
+    const server = await sharedServer(folder)
+    const database = new OwnDatabase(
+      folder,
+      databaseUrlWithPassword({ ...parseDatabaseUrl(server), database: 'clients' }),
+    )
+    const admin = openPool({
+      url: parseDatabaseUrl(server),
+      name: 'test',
+      connections: 1,
+      statementTimeoutMs: 20_000,
+    })
+    await admin.unsafe('CREATE DATABASE clients')
+    await closePool(admin, 1_000)
+    return database
+  }
+
+  open(): Sql {
+    return openPool({
+      url: parseDatabaseUrl(this.url),
+      name: 'test',
+      connections: 1,
+      statementTimeoutMs: 20_000,
+    })
+  }
+
+  /** Ends it as a crash would, without a word to anybody. Connections are refused from then on. */
+  async kill(): Promise<void> {
+    await stopServer(this.#postmaster)
+  }
+
+  /** Starts it again on what is on disk. */
+  async restart(): Promise<void> {
+    const user = serverUser()
+    const home = join(this.#folder, 'postgres')
+    const child = spawnPostmaster({
+      binaries: await reachableBinaries(findBinaries(), user, CACHE_FOLDER),
+      user,
+      dataFolder: join(home, 'data'),
+      socketFolder: join(home, 'run'),
+      logFile: join(this.#folder, 'postgres.log'),
+    })
+    await once(child, 'spawn')
+    this.#postmaster = child.pid ?? 0
+  }
+
+  /** SIGSTOP: connections stand, and nobody answers. */
+  freeze(): void {
+    this.#signal('SIGSTOP')
+  }
+
+  /** SIGCONT. */
+  thaw(): void {
+    this.#signal('SIGCONT')
+  }
+
+  /** Ends it and deletes it. */
+  async remove(): Promise<void> {
+    await this.kill()
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+
+  /** The postmaster first, so that it makes no child meanwhile. Each backend is a process group of its own. */
+  #signal(signal: NodeJS.Signals): void {
+    process.kill(this.#postmaster, signal)
+    const children = execFileSync('ps', ['-A', '-o', 'pid=,ppid='], { encoding: 'utf8' })
+      .split('\n')
+      .map((line) => line.trim().split(/\s+/).map(Number))
+      .filter(([, parent]) => parent === this.#postmaster)
+    for (const [pid = 0] of children) {
+      try {
+        process.kill(pid, signal)
+      } catch {
+        // ESRCH: it has ended since.
+      }
+    }
+  }
+}
