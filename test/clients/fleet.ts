@@ -188,7 +188,7 @@ export function report(
 ): string {
   const lines = Object.entries(table).map(
     ([client, { sent, lost, repeated }]) =>
-      `  ${`${client}`.padEnd(48)}${sent} sent, ${lost} lost, ${repeated} stored twice`,
+      `  ${client.padEnd(48)} ${sent} sent, ${lost} lost, ${repeated} stored twice`,
   )
   const answers = outcomes(metrics)
   return [
