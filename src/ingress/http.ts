@@ -140,10 +140,11 @@ export class HttpIngress implements Service {
       keepAliveInitialDelay: 60_000,
     }
     const server = tls ? createTlsServer({ ...tls.serverOptions, ...options }) : createServer(options)
+    // A client may end its side when it has sent its request, and still wants the answer (RFC 9112, section 9.6). Not so
+    // within TLS, where an end that comes during the handshake would not be told from one that may be waited for.
+    Object.assign(server, { httpAllowHalfOpen: true })
     if (tls) this.#secure(server as TlsServer, tls)
     server.maxConnections = CONNECTIONS_MAX
-    // A client may end its side when it has sent its request, and still wants the answer (RFC 9112, section 9.6).
-    Object.assign(server, { httpAllowHalfOpen: true })
     const listener = this.#listener()
     server.on('request', listener)
     // Without these two Node itself tells the client to go on, or answers 417, before anybody has looked.

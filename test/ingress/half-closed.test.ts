@@ -1,5 +1,15 @@
 import { expect, test } from 'vitest'
-import { chunk, head, JSON_TYPE, lastChunk, oneSpan, PROTOBUF, RawConnection, serveIngress } from './serve.ts'
+import {
+  chunk,
+  head,
+  JSON_TYPE,
+  lastChunk,
+  oneSpan,
+  PROTOBUF,
+  RawConnection,
+  send,
+  serveIngress,
+} from './serve.ts'
 
 const post = (body: Buffer) => Buffer.concat([Buffer.from(head(`Content-Length: ${body.length}`)), body])
 const inChunks = Buffer.concat([Buffer.from(head('Transfer-Encoding: chunked')), chunk(oneSpan), lastChunk])
@@ -22,6 +32,8 @@ for (const [form, bytes, answers] of [
     const release = ingress.stager.hold()
     const connection = sendAndEnd(ingress.port, bytes)
     await ingress.stager.whenAppended(answers.length)
+    // By the answer to a later request the end of this side has come too.
+    await send(ingress.port, { path: '/nope' })
     release()
     await connection.closed
     expect(statuses(connection.received)).toEqual(answers)
@@ -50,6 +62,18 @@ for (const [form, start] of [
     connection.socket.destroy()
   })
 }
+
+test('a body that is cut short right behind a whole request in one piece is 400 at once', async () => {
+  await using ingress = await serveIngress()
+  const connection = sendAndEnd(
+    ingress.port,
+    Buffer.concat([post(oneSpan), Buffer.from(head('Content-Length: 1000')), Buffer.alloc(10)]),
+  )
+  await connection.until(/HTTP\/1\.1 200 [\s\S]*HTTP\/1\.1 400 /)
+  await connection.closed
+  expect(ingress.budget.usedBytes).toBe(0)
+  connection.socket.destroy()
+})
 
 test('a client that is gone in the middle of a body, as a process that ends is, holds nothing from then on', async () => {
   await using ingress = await serveIngress()
