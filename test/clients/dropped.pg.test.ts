@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { closePool, type Sql } from '../../src/postgres/pool.ts'
 import { cloneDatabase, type TestDatabase } from '../support/postgres.ts'
 import { post, type RunningSluice, spanRequest, startSluice } from '../system/sluice.ts'
 import { Collector, type CollectorRoute, runTelemetrygen } from './go-peers.ts'
@@ -8,13 +7,11 @@ import { sendPythonExports } from './python-sdk.ts'
 import { clientSignals } from './stored.ts'
 
 let database: TestDatabase
-let sql: Sql
 let sluice: RunningSluice
 
 /** The queue is full from the first request on, and nobody empties it. */
 beforeAll(async () => {
   database = await cloneDatabase()
-  sql = database.open()
   const settings = { DATABASE_URL: database.databaseUrl, STAGING_MAX_BACKLOG: '1', OVERFLOW_POLICY: 'drop' }
   sluice = await startSluice(settings, ['--role', 'ingress'])
   while ((await post(sluice.url, spanRequest('before'))) !== 202);
@@ -22,7 +19,6 @@ beforeAll(async () => {
 afterAll(async () => {
   expect(await sluice.process.terminate()).toBe(0)
   expect(sluice.process.strayLines).toEqual([])
-  await closePool(sql, 1000)
   await database.drop()
 })
 

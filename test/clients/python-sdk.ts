@@ -6,7 +6,6 @@ import { ensurePython } from '../../scripts/python.ts'
 import type { Destination } from './js-sdk.ts'
 import { type ExpectedSample, expectedSample, type SampleIds, someTime } from './sample.ts'
 
-const script = path.join(import.meta.dirname, 'python_sdk.py')
 const largest = '9223372036854775807'
 
 /** How the SDK for Python sends. */
@@ -67,14 +66,34 @@ export async function sendPythonExports(
   return (await run({ act: 'exports', ...options })) as PythonOutcome
 }
 
+/** How a call of OTLP/gRPC was refused, as Python's `grpc_status` reads it; seconds are those of a RetryInfo. */
+export interface PythonRefusal {
+  code: string
+  message: string
+  /** What is in `grpc-status-details-bin`: each detail by its type. */
+  status: { code: number; message: string; details: [type: string, seconds: number][] } | null
+  /** What is in the trailer `google.rpc.retryinfo-bin`. */
+  retryInfoSeconds: number | null
+}
+
+/** Sends a span that Sluice is known to refuse, with a name so long. */
+export async function askPythonForStatus(target: string, nameLength: number): Promise<PythonRefusal> {
+  return (await runPython('python_status.py', { target, nameLength })) as PythonRefusal
+}
+
 async function run({ to, ...task }: PythonSdkOptions & { act: string }): Promise<unknown> {
   const endpoint = task.transport === 'http' ? to.url : `http://${to.grpcTarget}`
-  const python = spawn(await ensurePython(), ['-I', script], { stdio: ['pipe', 'pipe', 'pipe'] })
+  return await runPython('python_sdk.py', { ...task, endpoint })
+}
+
+async function runPython(script: string, task: object): Promise<unknown> {
+  const words = ['-I', path.join(import.meta.dirname, script)]
+  const python = spawn(await ensurePython(), words, { stdio: ['pipe', 'pipe', 'pipe'] })
   const exited = once(python, 'close')
   const outputs = Promise.all([text(python.stdout), text(python.stderr)])
   // A program that ends early has said why on stderr.
-  python.stdin.on('error', () => undefined).end(JSON.stringify({ ...task, endpoint }))
+  python.stdin.on('error', () => undefined).end(JSON.stringify(task))
   const [[code], [output, errors]] = await Promise.all([exited, outputs])
-  if (code !== 0) throw new Error(`${path.basename(script)} failed: ${errors.trim()}`)
+  if (code !== 0) throw new Error(`${script} failed: ${errors.trim()}`)
   return JSON.parse(output)
 }
