@@ -58,12 +58,12 @@ export class GrpcHealth {
     this.#serving = options.serving
   }
 
-  /** Answers the call if it is one of this service, else leaves it alone and says false. */
-  take(stream: ServerHttp2Stream, path: string): boolean {
-    if (path === `/${service}/Check`) void this.#check(stream)
-    else if (path === `/${service}/Watch`) void this.#watch(stream)
-    else return false
-    return true
+  /** What answers the calls of each method, by its path. */
+  get methods(): [path: string, answer: (stream: ServerHttp2Stream) => void][] {
+    return [
+      [`/${service}/Check`, (stream) => void this.#check(stream)],
+      [`/${service}/Watch`, (stream) => void this.#watch(stream)],
+    ]
   }
 
   /** Tells those who watch what has changed. */
@@ -81,7 +81,7 @@ export class GrpcHealth {
     try {
       const status = this.#statusOf(await askedService(stream))
       if (status === servingStatuses.serviceUnknown) throw new CallError(rpcCodes.notFound, 'unknown service')
-      sendMessage(stream, varintField(1, status))
+      await sendMessage(stream, varintField(1, status))
       endCall(stream, rpcCodes.ok)
     } catch (thrown) {
       endCallWithError(stream, thrown)
@@ -101,9 +101,10 @@ export class GrpcHealth {
 
   #tell(watcher: Watcher): void {
     const status = this.#statusOf(watcher.service)
-    if (status === watcher.told) return
+    // Whoever does not read is told the last of the changes when he does.
+    if (status === watcher.told || watcher.stream.writableLength > 0) return
     watcher.told = status
-    sendMessage(watcher.stream, varintField(1, status))
+    void sendMessage(watcher.stream, varintField(1, status))
   }
 
   #statusOf(asked: string): ServingStatus {

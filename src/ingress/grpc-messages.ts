@@ -56,11 +56,20 @@ function uncompressed(framed: Buffer): Buffer {
   throw new CallError(rpcCodes.unimplemented, 'messages of this service must not be compressed')
 }
 
-/** Sends one of the messages of an answer, after the headers if it is the first. */
-export function sendMessage(stream: ServerHttp2Stream, message: Buffer): void {
+/**
+ * Sends one of the messages of an answer, after the headers if it is the first. Resolves when the client has read enough
+ * for the next one, or has gone.
+ */
+export async function sendMessage(stream: ServerHttp2Stream, message: Buffer): Promise<void> {
   if (stream.destroyed || stream.writableEnded) return
   if (!stream.headersSent) stream.respond(openingHeaders(undefined), { waitForTrailers: true })
-  stream.write(frame(message))
+  if (stream.write(frame(message))) return
+  const { promise, resolve } = Promise.withResolvers<void>()
+  stream.on('drain', resolve)
+  stream.on('close', resolve)
+  await promise
+  stream.off('drain', resolve)
+  stream.off('close', resolve)
 }
 
 /** Ends an answer with a status, whether it has begun or not. */

@@ -17,25 +17,23 @@ const asked = { fileByFilename: 3, fileContainingSymbol: 4, listServices: 7 }
 const answered = { originalRequest: 2, files: 4, services: 6, error: 7 }
 
 /**
- * Server reflection, so that `grpcurl` and the like need no .proto files ("gRPC Server Reflection Protocol"). The answer takes
- * the calls that are of this service and says so.
+ * Server reflection, so that `grpcurl` and the like need no .proto files ("gRPC Server Reflection Protocol"): what answers the
+ * calls of each method, by its path.
  */
-export function openReflection(
+export function reflectionMethods(
   served: readonly Signal[],
-): (stream: ServerHttp2Stream, path: string) => boolean {
+): [path: string, answer: (stream: ServerHttp2Stream) => void][] {
   const files = [...describeOtlp(served), healthFile, ...packages.map(describeReflection)]
-  const paths = new Set(packages.map((name) => `/${name}.ServerReflection/ServerReflectionInfo`))
-  return (stream, path) => {
-    if (!paths.has(path)) return false
-    void answerQuestions(stream, files)
-    return true
-  }
+  return packages.map((name) => [
+    `/${name}.ServerReflection/ServerReflectionInfo`,
+    (stream) => void answerQuestions(stream, files),
+  ])
 }
 
 async function answerQuestions(stream: ServerHttp2Stream, files: readonly FileDescriptor[]): Promise<void> {
   try {
     for await (const question of readMessages(stream)) {
-      sendMessage(
+      await sendMessage(
         stream,
         Buffer.concat([bytesField(answered.originalRequest, question), answerTo(question, files)]),
       )

@@ -23,10 +23,12 @@ import { grpcPort, http2Start, plainRefusal, requireFirstBytes, tlsStart } from 
 import { acceptedEncodings, answerHttp, answerMessage, answerStatus } from './grpc-answer.ts'
 import { timeoutMsOf, unframe } from './grpc-framing.ts'
 import { GrpcHealth } from './grpc-health.ts'
+import { endCall } from './grpc-messages.ts'
 import { type CallReading, readCall } from './grpc-read.ts'
-import { openReflection } from './grpc-reflection.ts'
+import { reflectionMethods } from './grpc-reflection.ts'
 import { addressOf, CLOSING_MS, endSocket, type ListeningAddress, listen } from './listening.ts'
-import { type Outcome, partialSuccess, refusalAnswer } from './outcome.ts'
+import { type Outcome, partialSuccess, refusalAnswer, rpcCodes } from './outcome.ts'
+import { Overdue } from './overdue.ts'
 import type { RateLimit } from './rate-limit.ts'
 import { requestIdOf } from './request-id.ts'
 import { Reservation } from './reservation.ts'
@@ -72,6 +74,12 @@ interface Call {
 }
 
 const CONNECTIONS_MAX = 10_000
+/** A connection may begin many calls without waiting for an answer, and each takes memory beside its bytes. */
+const IN_HAND_MAX = 10_000
+/** Answers that their clients have not read, of about a kilobyte each; beyond it the oldest is given up. */
+const UNREAD_MAX = 10_000
+/** Calls of health and reflection, which may last for ever. */
+const QUESTIONS_MAX = 1_000
 /** What grpc-go and the HTTP/2 specification recommend at least; a client with more to say waits or opens another. */
 const STREAMS_MAX = 100
 /** How much a client may send before we have read it, of one call and of a connection: a megabyte each round trip. */
@@ -89,6 +97,7 @@ const DRAIN_UPLOAD_MS = 2_000
 const DRAIN_MS_MAX = 8_000
 
 const shuttingDown: Outcome = { kind: 'shutting_down', message: 'shutting down' }
+const tooMany: Outcome = { kind: 'no_room', message: 'too many requests are in flight' }
 const tooLate: Outcome = { kind: 'too_late', message: 'the call was not done when its time was over' }
 const contentTypes = /^application\/grpc(?:\+proto)?(?:\s*;.*)?$/i
 
@@ -103,7 +112,8 @@ export class GrpcIngress implements Service {
   readonly #options: GrpcIngressOptions
   readonly #signals = new Map<string, Signal>()
   readonly #health: GrpcHealth
-  readonly #reflect: (stream: ServerHttp2Stream, path: string) => boolean
+  /** What answers the methods that take no telemetry, by path. */
+  readonly #questions: ReadonlyMap<string, (stream: ServerHttp2Stream) => void>
   readonly #unknownPath: Outcome
   /** Every connection, also those that have not begun to speak HTTP/2. */
   readonly #sockets = new Set<Socket>()
@@ -111,7 +121,12 @@ export class GrpcIngress implements Service {
   /** Connections that have brought at least one call. */
   readonly #spoken = new WeakSet<ServerHttp2Session>()
   readonly #inHand = new Set<Call>()
+  /** Connections that have not come to the end of how HTTP/2 begins. */
+  readonly #beginning = new Overdue<ServerHttp2Session>(CONNECTIONS_MAX, (session) => session.destroy())
+  /** Calls that were answered, until their client has read it. */
+  readonly #unread = new Overdue<ServerHttp2Stream>(UNREAD_MAX, (stream) => stream.destroy())
   readonly #watch: Periodic
+  #questionsOpen = 0
   #server: Http2Server | Http2SecureServer | undefined
   #draining = false
   #stopped: Promise<void> | undefined
@@ -130,7 +145,7 @@ export class GrpcIngress implements Service {
       services: names,
       serving: () => !this.draining && refusal() === undefined,
     })
-    this.#reflect = openReflection(options.signals)
+    this.#questions = new Map([...this.#health.methods, ...reflectionMethods(options.signals)])
     this.#watch = new Periodic({ clock, pauseMs: () => WATCH_INTERVAL_MS, work: async () => this.#look() })
   }
 
@@ -233,9 +248,15 @@ export class GrpcIngress implements Service {
   }
 
   #opened(session: ServerHttp2Session): void {
+    const { clock, requestTimeoutMs } = this.#options
     this.#sessions.add(session)
+    this.#beginning.add(session, clock.monotonicMs() + requestTimeoutMs)
     session.setLocalWindowSize(SESSION_WINDOW_BYTES)
-    session.on('close', () => this.#sessions.delete(session))
+    session.once('remoteSettings', () => this.#beginning.done(session))
+    session.on('close', () => {
+      this.#sessions.delete(session)
+      this.#beginning.done(session)
+    })
   }
 
   #take(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
@@ -243,10 +264,20 @@ export class GrpcIngress implements Service {
     stream.on('error', () => undefined)
     if (stream.session) this.#spoken.add(stream.session as ServerHttp2Session)
     const path = headers[':path'] ?? ''
-    const signal = this.#signals.get(path)
-    if (signal === undefined && (this.#health.take(stream, path) || this.#reflect(stream, path))) return
-    void this.#handle(stream, headers, signal)
+    const answer = this.#questions.get(path)
+    if (answer) this.#takeQuestion(stream, answer)
+    else void this.#handle(stream, headers, this.#signals.get(path))
     if (this.draining) stream.session?.close()
+  }
+
+  #takeQuestion(stream: ServerHttp2Stream, answer: (stream: ServerHttp2Stream) => void): void {
+    if (this.#questionsOpen >= QUESTIONS_MAX) {
+      endCall(stream, rpcCodes.unavailable, 'too many calls of this service are open')
+      return
+    }
+    this.#questionsOpen++
+    stream.on('close', () => this.#questionsOpen--)
+    answer(stream)
   }
 
   /** Never rejects. */
@@ -273,9 +304,17 @@ export class GrpcIngress implements Service {
       stream.destroy()
     } finally {
       if (inHand) this.#inHand.delete(call)
+      this.#leave(stream)
       if (this.#inHand.size === 0) this.#onLastAnswered?.()
     }
     events.answered(signal, outcome, clock.monotonicMs() - startedMs)
+  }
+
+  #leave(stream: ServerHttp2Stream): void {
+    if (stream.closed) return
+    const { clock, requestTimeoutMs } = this.#options
+    this.#unread.add(stream, clock.monotonicMs() + requestTimeoutMs)
+    stream.on('close', () => this.#unread.done(stream))
   }
 
   /** The outcome, or that the client's time was over before there was one: what was begun then goes on to its end. */
@@ -305,6 +344,10 @@ export class GrpcIngress implements Service {
     const { rateLimit, maxBodyBytes, events, refusal, exportPath, requestTimeoutMs } = this.#options
     const { stream, headers, signal, requestId, startedMs } = call
     if (this.draining) return shuttingDown
+    if (this.#inHand.size > IN_HAND_MAX) {
+      events.inFlightFull(requestId, 'max_inflight_requests')
+      return tooMany
+    }
     const admission = rateLimit?.take()
     if (admission?.ok === false) {
       const { retryAfterSeconds } = admission
@@ -386,6 +429,8 @@ export class GrpcIngress implements Service {
         call.onLate?.()
       } else if (nowMs >= call.readUntilMs) call.reading?.breakOff('too_slow')
     }
+    this.#beginning.look(nowMs)
+    this.#unread.look(nowMs)
     this.#health.look()
   }
 }

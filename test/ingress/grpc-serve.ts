@@ -124,9 +124,9 @@ export interface Session extends AsyncDisposable {
   readonly socket: Socket
 }
 
-/** Connects in HTTP/2, with a window that lets no answer wait. */
+/** Connects in HTTP/2. However much waits to be sent, the client has memory for the answers. */
 export async function connectHttp2(port: number): Promise<Session> {
-  const session = http2.connect(`http://127.0.0.1:${port}`)
+  const session = http2.connect(`http://127.0.0.1:${port}`, { maxSessionMemory: 4096 })
   session.on('error', () => undefined)
   await once(session, 'connect')
   return {

@@ -91,6 +91,18 @@ export function settingsPayload(settings: Readonly<Record<number, number>>): Buf
 /** The largest frame that every receiver takes (RFC 9113, section 6.5.2). */
 const FRAME_BYTES_MAX = 16_384
 
+/** A block of headers as HEADERS and as many frames of CONTINUATION as it takes. */
+export function headerFrames(stream: number, block: Buffer): Buffer[] {
+  const frames: Buffer[] = []
+  for (let at = 0; at < block.length; at += FRAME_BYTES_MAX) {
+    const type = at === 0 ? frameTypes.headers : frameTypes.continuation
+    const isLast = at + FRAME_BYTES_MAX >= block.length
+    const part = block.subarray(at, at + FRAME_BYTES_MAX)
+    frames.push(frameOf(type, isLast ? flags.endHeaders : 0, stream, part))
+  }
+  return frames
+}
+
 /** A body as frames of DATA. */
 export function dataFrames(stream: number, body: Buffer, end: boolean): Buffer[] {
   const frames: Buffer[] = []
@@ -102,7 +114,7 @@ export function dataFrames(stream: number, body: Buffer, end: boolean): Buffer[]
   return frames
 }
 
-/** A connection that sends exactly the frames it is told to, and keeps those that came. */
+/** A connection that sends the frames it is told to, acknowledges SETTINGS, and keeps what came. */
 export class FrameConnection implements AsyncDisposable {
   readonly socket: Socket
   /** Resolves when the other side has ended the connection, in whatever way. */
@@ -184,12 +196,11 @@ export class FrameConnection implements AsyncDisposable {
     while (this.#rest.length >= 9) {
       const length = this.#rest.readUIntBE(0, 3)
       if (this.#rest.length < 9 + length) break
-      this.frames.push({
-        type: this.#rest[3] as number,
-        flags: this.#rest[4] as number,
-        stream: this.#rest.readUInt32BE(5),
-        payload: this.#rest.subarray(9, 9 + length),
-      })
+      const [type, flagBits] = this.#rest.subarray(3, 5) as unknown as [number, number]
+      const payload = this.#rest.subarray(9, 9 + length)
+      this.frames.push({ type, flags: flagBits, stream: this.#rest.readUInt32BE(5), payload })
+      if (type === frameTypes.settings && flagBits === 0)
+        this.write(frameOf(frameTypes.settings, flags.ack, 0))
       this.#rest = this.#rest.subarray(9 + length)
     }
     this.#notify()
