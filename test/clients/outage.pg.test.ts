@@ -49,9 +49,7 @@ test('PostgreSQL is away for 20 s: every client that repeats what is answered 50
   const options = { to: sluice, name: 'long', exports: 23, timeoutSeconds: 60 }
   const trouble = async () => {
     await wait(BEFORE_MS)
-    await database.kill()
-    await wait(LONG_MS)
-    await database.restart()
+    await database.awayFor(LONG_MS)
   }
   const { table, senders } = await sendThroughTrouble(options, { read, trouble })
   const metrics = await sluice.process.metrics()
@@ -68,19 +66,17 @@ test('PostgreSQL is away for 20 s: every client that repeats what is answered 50
 })
 
 test.each([
-  ['refuses connections', () => database.kill(), () => database.restart()],
-  ['hangs', () => database.freeze(), () => database.thaw()],
+  ['is away', (ms: number) => database.awayFor(ms)],
+  ['hangs', (ms: number) => database.hangFor(ms)],
 ] as const)(
   'D8: PostgreSQL %s for 8 s: the SDKs lose nothing within their own deadline of 10 s',
   {
     timeout: 60_000,
   },
-  async (how, begin, end) => {
+  async (how, outage) => {
     const sending = Promise.all(sdkSenders({ to: sluice, name: how, exports: 11 }))
     await wait(BEFORE_MS)
-    await begin()
-    await wait(SHORT_MS)
-    await end()
+    await outage(SHORT_MS)
     const senders = await sending
     const table = fates(senders, await read())
     console.log(report(`PostgreSQL ${how} for 8 s`, table, await sluice.process.metrics()))

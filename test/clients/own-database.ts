@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as wait } from 'node:timers/promises'
 import { findBinaries } from '../../src/postgres/embedded-binaries.ts'
 import { spawnPostmaster } from '../../src/postgres/embedded-cluster.ts'
 import { databaseUrlWithPassword, parseDatabaseUrl } from '../../src/postgres/location.ts'
@@ -26,19 +27,9 @@ export class OwnDatabase {
   /** Starts it with an empty database. */
   static async start(): Promise<OwnDatabase> {
     const folder = mkdtempSync(join(tmpdir(), 'sluice-clients-postgres-'))
-    const server = await sharedServer(folder)
-    const database = new OwnDatabase(
-      folder,
-      databaseUrlWithPassword({ ...parseDatabaseUrl(server), database: 'clients' }),
-    )
-    const admin = openPool({
-      url: parseDatabaseUrl(server),
-      name: 'test',
-      connections: 1,
-      statementTimeoutMs: 20_000,
-    })
-    await admin.unsafe('CREATE DATABASE clients')
-    await closePool(admin, 1_000)
+    const server = parseDatabaseUrl(await sharedServer(folder))
+    const database = new OwnDatabase(folder, databaseUrlWithPassword({ ...server, database: 'clients' }))
+    await database.#asAdmin((admin) => admin.unsafe('CREATE DATABASE clients'))
     return database
   }
 
@@ -51,13 +42,37 @@ export class OwnDatabase {
     })
   }
 
-  /** Ends it as a crash would, without a word to anybody. Connections are refused from then on. */
-  async kill(): Promise<void> {
+  /**
+   * Takes it away for so long: kills it as a crash would, starts it again on what is on disk, and takes connections
+   * when the time is over, however long it took to recover.
+   */
+  async awayFor(ms: number): Promise<void> {
+    const overMs = performance.now() + ms
+    await this.#asAdmin((admin) => admin.unsafe('ALTER DATABASE clients ALLOW_CONNECTIONS false'))
     await stopServer(this.#postmaster)
+    await wait(ms / 2)
+    await this.#restart()
+    await this.#asAdmin(async (admin) => {
+      await untilAnswered(admin)
+      await wait(overMs - performance.now())
+      await admin.unsafe('ALTER DATABASE clients ALLOW_CONNECTIONS true')
+    })
   }
 
-  /** Starts it again on what is on disk. */
-  async restart(): Promise<void> {
+  /** Lets it hang for so long: connections stand, and nobody answers. */
+  async hangFor(ms: number): Promise<void> {
+    this.#signal('SIGSTOP')
+    await wait(ms)
+    this.#signal('SIGCONT')
+  }
+
+  /** Ends it and deletes it. */
+  async remove(): Promise<void> {
+    await stopServer(this.#postmaster)
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+
+  async #restart(): Promise<void> {
     const user = serverUser()
     const home = join(this.#folder, 'postgres')
     const child = spawnPostmaster({
@@ -71,20 +86,14 @@ export class OwnDatabase {
     this.#postmaster = child.pid ?? 0
   }
 
-  /** SIGSTOP: connections stand, and nobody answers. */
-  freeze(): void {
-    this.#signal('SIGSTOP')
-  }
-
-  /** SIGCONT. */
-  thaw(): void {
-    this.#signal('SIGCONT')
-  }
-
-  /** Ends it and deletes it. */
-  async remove(): Promise<void> {
-    await this.kill()
-    rmSync(this.#folder, { recursive: true, force: true })
+  async #asAdmin(use: (admin: Sql) => Promise<unknown>): Promise<void> {
+    const url = { ...parseDatabaseUrl(this.url), database: 'postgres' }
+    const admin = openPool({ url, name: 'admin', connections: 1, statementTimeoutMs: 20_000 })
+    try {
+      await use(admin)
+    } finally {
+      await closePool(admin, 1_000)
+    }
   }
 
   /** The postmaster first, so that it makes no child meanwhile. Each backend is a process group of its own. */
@@ -100,6 +109,18 @@ export class OwnDatabase {
       } catch {
         // ESRCH: it has ended since.
       }
+    }
+  }
+}
+
+async function untilAnswered(sql: Sql): Promise<void> {
+  for (;;) {
+    try {
+      await sql`SELECT 1`
+      return
+    } catch {
+      // It is recovering.
+      await wait(20)
     }
   }
 }
