@@ -247,6 +247,7 @@ export const metricDeclarations = {
   certificateExpiry: {
     kind: 'gauge',
     name: 'sluice_tls_certificate_expiry_timestamp_seconds',
+    unit: 'seconds',
     about: 'When the certificate of the OTLP listeners ends, in seconds since 1970; 0 without TLS.',
   },
 } as const satisfies Readonly<Record<string, MetricDeclaration>>
