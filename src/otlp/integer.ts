@@ -1,3 +1,5 @@
+import { dot, isNumber, minus, nine, plus, zero } from './number-form.ts'
+
 /** A whole number that was read from its text: its amount as halves of 64 bits, and its sign. */
 export interface Integer {
   negative: boolean
@@ -8,11 +10,11 @@ export interface Integer {
 /** What can be wrong with the text of a whole number. */
 export type IntegerFault = 'no number' | 'no whole number' | 'too large' | 'too long'
 
-const form = /^(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?$/
 const digitsMax = 20
 /** Longer texts are not looked at. */
 const charactersMax = 100
-const uint64Max = 0xffffffffffffffffn
+/** An exponent beyond it says nothing more: the text has no digits to make up for it. */
+const exponentMax = 1_000_000
 
 /**
  * Reads the JSON number that stands from `start` to `end` into `into`, exactly, if it is a whole number whose amount fits
@@ -25,10 +27,10 @@ export function readInteger(
   into: Integer,
 ): IntegerFault | undefined {
   let at = start
-  const negative = bytes[at] === 0x2d
+  const negative = bytes[at] === minus
   if (negative) at++
   const digits = end - at
-  if (digits < 1 || digits > digitsMax || (bytes[at] === 0x30 && digits > 1))
+  if (digits < 1 || digits > digitsMax || (bytes[at] === zero && digits > 1))
     return readAnyForm(bytes, start, end, into)
 
   // Both parts are exact as doubles: at most 11 digits and 9 digits.
@@ -36,12 +38,12 @@ export function readInteger(
   let upper = 0
   let lower = 0
   for (; at < split; at++) {
-    const digit = (bytes[at] as number) - 0x30
+    const digit = (bytes[at] as number) - zero
     if (digit < 0 || digit > 9) return readAnyForm(bytes, start, end, into)
     upper = upper * 10 + digit
   }
   for (; at < end; at++) {
-    const digit = (bytes[at] as number) - 0x30
+    const digit = (bytes[at] as number) - zero
     if (digit < 0 || digit > 9) return readAnyForm(bytes, start, end, into)
     lower = lower * 10 + digit
   }
@@ -57,22 +59,57 @@ export function readInteger(
 
 function readAnyForm(bytes: Buffer, start: number, end: number, into: Integer): IntegerFault | undefined {
   if (end - start > charactersMax) return 'too long'
-  const match = form.exec(bytes.toString('latin1', start, end))
-  if (match === null) return 'no number'
-  const [, sign, whole = '', fraction = '', exponent = '0'] = match
-  const digits = (whole + fraction).replace(/^0+/, '')
-  const significant = digits.replace(/0+$/, '')
-  into.negative = sign === '-'
-  into.high = 0
-  into.low = 0
-  if (significant === '') return undefined
-  // How many zeros follow the significant digits; a huge exponent is Infinity here, which every comparison bears.
-  const zeros = Number(exponent) - fraction.length + digits.length - significant.length
-  if (zeros < 0) return 'no whole number'
-  if (significant.length + zeros > digitsMax) return 'too large'
-  const amount = BigInt(significant + '0'.repeat(zeros))
-  if (amount > uint64Max) return 'too large'
-  into.high = Number(amount >> 32n)
-  into.low = Number(amount & 0xffffffffn)
+  if (!isNumber(bytes, start, end)) return 'no number'
+  const negative = bytes[start] === minus
+  const first = negative ? start + 1 : start
+  // Where the digits end, and how many of them stand before the point once the exponent has moved it.
+  let digitsEnd = first
+  let point = -1
+  for (; digitsEnd < end; digitsEnd++) {
+    const byte = bytes[digitsEnd] as number
+    if (byte === dot) point = digitsEnd - first
+    else if (byte > nine) break
+  }
+  if (point === -1) point = digitsEnd - first
+  point += exponentAt(bytes, digitsEnd, end)
+
+  let high = 0
+  let low = 0
+  let place = 0
+  for (let at = first; at < digitsEnd; at++) {
+    if (bytes[at] === dot) continue
+    const digit = (bytes[at] as number) - zero
+    if (place >= point) {
+      if (digit !== 0) return 'no whole number'
+      continue
+    }
+    low = low * 10 + digit
+    high = high * 10 + Math.floor(low / 0x100000000)
+    low >>>= 0
+    if (high > 0xffffffff) return 'too large'
+    place++
+  }
+  if (high !== 0 || low !== 0) {
+    for (; place < point; place++) {
+      low *= 10
+      high = high * 10 + Math.floor(low / 0x100000000)
+      low >>>= 0
+      if (high > 0xffffffff) return 'too large'
+    }
+  }
+  into.negative = negative
+  into.high = high
+  into.low = low
   return undefined
+}
+
+/** The exponent of a number whose letter for it is at `at`; 0 where it has none. */
+function exponentAt(bytes: Buffer, at: number, end: number): number {
+  if (at === end) return 0
+  at++
+  const negative = bytes[at] === minus
+  if (negative || bytes[at] === plus) at++
+  let exponent = 0
+  for (; at < end && exponent < exponentMax; at++) exponent = exponent * 10 + (bytes[at] as number) - zero
+  return negative ? -exponent : exponent
 }

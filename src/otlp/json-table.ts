@@ -66,7 +66,8 @@ export function nameHashStep(hash: number, byte: number): number {
   return (Math.imul(hash, 31) + byte) | 0
 }
 
-function sameBytes(name: Buffer, bytes: Buffer, start: number): boolean {
+/** Whether the bytes from `start` on are those of `name`. */
+export function sameBytes(name: Buffer, bytes: Buffer, start: number): boolean {
   for (let i = 0; i < name.length; i++) if (name[i] !== bytes[start + i]) return false
   return true
 }

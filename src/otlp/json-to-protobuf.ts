@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { base64Digits, hexDigits } from './digits.ts'
-import { OtlpError, quoted, shortPath } from './error.ts'
+import { OtlpError, shortPath } from './error.ts'
 import { type Integer, readInteger } from './integer.ts'
 import {
   closeBrace,
@@ -8,12 +8,12 @@ import {
   colon,
   comma,
   JsonReader,
-  numberForm,
   openBrace,
   openBracket,
   quote,
 } from './json-reader.ts'
-import { type JsonField, type JsonMessage, jsonRequests } from './json-table.ts'
+import { type JsonField, type JsonMessage, jsonRequests, sameBytes } from './json-table.ts'
+import { isNumber, plainDouble } from './number-form.ts'
 import { ProtobufWriter } from './protobuf-writer.ts'
 import { messageDepthMax, type ScalarKind } from './schema.ts'
 import type { Signal } from './signal.ts'
@@ -265,13 +265,24 @@ class Conversion {
 
   #double(depth: number): void {
     this.#requireNumber(depth, 'a number')
-    const text = this.#reader.textBytes.toString('latin1', this.#reader.textStart, this.#reader.textEnd)
-    const value = namedDoubles.get(text) ?? (numberForm.test(text) ? Number(text) : undefined)
-    if (value === undefined) throw this.#wrong(depth, `is ${quoted(text)}; a number belongs here`)
-    if (!Number.isFinite(value) && !namedDoubles.has(text)) {
-      throw this.#wrong(depth, `is ${quoted(text)}, which is too large for a double`)
+    const { textBytes, textStart, textEnd } = this.#reader
+    let value = plainDouble(textBytes, textStart, textEnd)
+    if (Number.isNaN(value)) {
+      const named = namedDouble(textBytes, textStart, textEnd)
+      value = named ?? this.#anyDouble(depth)
     }
     this.#writer.double(value)
+  }
+
+  /** The double that was read last, in any form of a number. */
+  #anyDouble(depth: number): number {
+    const { textBytes, textStart, textEnd } = this.#reader
+    if (!isNumber(textBytes, textStart, textEnd)) {
+      throw this.#wrong(depth, `is ${this.#reader.quotedText()}; a number belongs here`)
+    }
+    const value = Number(textBytes.toString('latin1', textStart, textEnd))
+    if (Number.isFinite(value)) return value
+    throw this.#wrong(depth, `is ${this.#reader.quotedText()}, which is too large for a double`)
   }
 
   #enum(depth: number, values: ReadonlyMap<string, number>): void {
@@ -380,8 +391,15 @@ function fits({ negative, high, low }: Integer, kind: WholeKind): boolean {
   }
 }
 
-const namedDoubles: ReadonlyMap<string, number> = new Map([
-  ['NaN', Number.NaN],
-  ['Infinity', Number.POSITIVE_INFINITY],
-  ['-Infinity', Number.NEGATIVE_INFINITY],
-])
+const namedDoubles = [
+  { name: Buffer.from('NaN'), value: Number.NaN },
+  { name: Buffer.from('Infinity'), value: Number.POSITIVE_INFINITY },
+  { name: Buffer.from('-Infinity'), value: Number.NEGATIVE_INFINITY },
+] as const
+
+function namedDouble(bytes: Buffer, start: number, end: number): number | undefined {
+  for (const { name, value } of namedDoubles) {
+    if (name.length === end - start && sameBytes(name, bytes, start)) return value
+  }
+  return undefined
+}

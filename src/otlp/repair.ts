@@ -1,140 +1,216 @@
 import { characterSize } from './utf8.ts'
-import { fieldKinds, fieldOps, op, tagsPerMessage } from './walk-table.ts'
 import { fieldEnd, varint, varintEnd, varintLength, writeVarint } from './wire.ts'
 
-/** U+FFFD in UTF-8 is EF BF BD. */
-const replacementBytes = 3
+/** U+FFFD in UTF-8. */
+const replacement = [0xef, 0xbf, 0xbd] as const
 
-/**
- * A copy of a request in which every string is UTF-8: each maximal bad part becomes one U+FFFD, as the Encoding
- * standard's decoder does it, and every enclosing length is right. The rest stays byte for byte. `body` must have
- * passed the walk, which bounds the nesting; `kind` is the one its walk started with. The copy is at most three times
- * as long as `body`; four bytes for each message and string are held beside it.
- */
-export function repairStrings(kind: number, body: Buffer): Buffer {
-  const repair = new Repair(body)
-  const length = repair.measure(kind, 0, body.length)
-  return repair.write(kind, length)
+/** No buffer that is walked is as long. */
+const placeMax = 2 ** 31 - 1
+
+/** From this many bytes on, a native copy is faster than a loop. */
+const nativeCopyBytesMin = 64
+
+/** The places of the fields of a request that hold bad strings: where their tags start, in rising order. */
+export class BadStrings {
+  #places = new Int32Array(64)
+  count = 0
+
+  /** `known`, or new ones where there are none yet, with this one. */
+  static with(known: BadStrings | undefined, fieldAt: number): BadStrings {
+    const all = known ?? new BadStrings()
+    all.#add(fieldAt)
+    return all
+  }
+
+  #add(fieldAt: number): void {
+    if (this.count === this.#places.length) {
+      const longer = new Int32Array(this.#places.length * 2)
+      longer.set(this.#places)
+      this.#places = longer
+    }
+    this.#places[this.count++] = fieldAt
+  }
+
+  /** Of one past the last it is larger than every place in a body. */
+  at(index: number): number {
+    return index < this.count ? (this.#places[index] as number) : placeMax
+  }
 }
 
-/** Two passes over one body: the first finds the new length of each message and string, the second writes. */
+/**
+ * A copy of a request in which the strings of the fields in `bad` are UTF-8: each maximal bad part becomes one U+FFFD, as
+ * the Encoding standard's decoder does it, and every enclosing length is right. The rest stays byte for byte. `body`
+ * must have passed the walk. The copy is at most three times as long as `body`; eight bytes for each bad string and
+ * each message around one are held beside it.
+ *
+ * Costs at most 15 ms for each megabyte of the body: the worst is a string of one bad byte in each of many messages.
+ */
+export function repairStrings(body: Buffer, bad: BadStrings): Buffer {
+  const repair = new Repair(body, bad)
+  return repair.write(repair.measure())
+}
+
+/**
+ * Two passes over what has to change: the first finds the new length of each bad string and of each message around
+ * one, the second writes. Messages without a bad string are stepped over whole.
+ */
 class Repair {
   readonly #body: Buffer
-  /** New lengths of messages and strings, in the order in which they begin. */
-  #lengths = new Uint32Array(1024)
-  #count = 0
-  #next = 0
+  readonly #bad: BadStrings
+  /** In pairs, in the order in which they begin: where a length stands, and what it has to be. */
+  #changes = new Int32Array(64)
+  #end = 0
   #output = Buffer.alloc(0)
   #written = 0
   /** Up to where the body has been copied. */
   #copied = 0
 
-  constructor(body: Buffer) {
+  constructor(body: Buffer, bad: BadStrings) {
     this.#body = body
+    this.#bad = bad
   }
 
-  measure(kind: number, start: number, end: number): number {
+  /** Answers the length of the repaired body. */
+  measure(): number {
     const body = this.#body
-    let length = end - start
-    let at = start
-    while (at < end) {
-      const tag = varint(body, at)
-      const lengthStart = varintEnd(body, at)
-      at = fieldEnd(body, lengthStart, tag)
-      const cell = cellOf(kind, tag)
-      if (!isMessage(cell) && !isString(cell)) continue
-      const valueStart = varintEnd(body, lengthStart)
-      const index = this.#reserve()
-      const renewed = isMessage(cell)
-        ? this.measure(fieldKinds[cell] as number, valueStart, at)
-        : repairedLength(body, valueStart, at)
-      this.#lengths[index] = renewed
-      // A length that stays as it was keeps its bytes, padded or not.
-      const old = at - valueStart
-      if (renewed !== old) length += renewed - old + varintLength(renewed) - (valueStart - lengthStart)
+    const bad = this.#bad
+    // Of each message that is open: where it ends, its pair of changes, and by how much it has grown.
+    const ends: number[] = []
+    const changes: number[] = []
+    const growths: number[] = []
+    let end = body.length
+    let growth = 0
+    let index = 0
+    let next = bad.at(index)
+    let at = 0
+    for (;;) {
+      while (next >= end) {
+        const change = changes.pop()
+        if (change === undefined) return body.length + growth
+        const inner = this.#setLength(change, end, growth)
+        at = end
+        end = ends.pop() as number
+        growth = (growths.pop() as number) + inner
+      }
+
+      const fieldAt = at
+      let tag = body[at++] as number
+      if (tag >= 0x80) {
+        tag = varint(body, fieldAt)
+        at = varintEnd(body, fieldAt)
+      }
+      if ((tag & 7) !== 2) {
+        at = fieldEnd(body, at, tag)
+        continue
+      }
+      const lengthAt = at
+      let length = body[at++] as number
+      if (length >= 0x80) {
+        length = varint(body, lengthAt)
+        at = varintEnd(body, lengthAt)
+      }
+      const stop = at + length
+      if (next >= stop) {
+        at = stop
+        continue
+      }
+      const change = this.#change(lengthAt)
+      if (fieldAt === next) {
+        growth += this.#setLength(change, stop, repairedGrowth(body, at, stop))
+        at = stop
+        next = bad.at(++index)
+      } else {
+        ends.push(end)
+        changes.push(change)
+        growths.push(growth)
+        end = stop
+        growth = 0
+      }
     }
-    return length
   }
 
-  write(kind: number, length: number): Buffer {
-    this.#output = Buffer.allocUnsafeSlow(length)
-    this.#write(kind, 0, this.#body.length)
-    this.#copyTo(this.#body.length)
-    return this.#output
+  /** Begins a change of the length that stands at `lengthAt`. */
+  #change(lengthAt: number): number {
+    if (this.#end === this.#changes.length) {
+      const longer = new Int32Array(this.#changes.length * 2)
+      longer.set(this.#changes)
+      this.#changes = longer
+    }
+    const change = this.#end
+    this.#changes[change] = lengthAt
+    this.#end += 2
+    return change
   }
 
-  #write(kind: number, start: number, end: number): void {
+  /** Ends it: what it counts ends at `end` and grows by `growth`. Answers by how much it grows with its length. */
+  #setLength(change: number, end: number, growth: number): number {
+    const lengthAt = this.#changes[change] as number
+    const valueStart = varintEnd(this.#body, lengthAt)
+    const renewed = end - valueStart + growth
+    this.#changes[change + 1] = renewed
+    // A length that stays as it was keeps its bytes, padded or not.
+    return growth === 0 ? 0 : growth + varintLength(renewed) - (valueStart - lengthAt)
+  }
+
+  write(length: number): Buffer {
     const body = this.#body
-    let at = start
-    while (at < end) {
-      const tag = varint(body, at)
-      const lengthStart = varintEnd(body, at)
-      at = fieldEnd(body, lengthStart, tag)
-      const cell = cellOf(kind, tag)
-      if (!isMessage(cell) && !isString(cell)) continue
-      const valueStart = varintEnd(body, lengthStart)
-      const renewed = this.#lengths[this.#next++] as number
-      if (renewed !== at - valueStart) {
-        this.#copyTo(lengthStart)
+    const bad = this.#bad
+    this.#output = Buffer.allocUnsafeSlow(length)
+    let index = 0
+    let next = bad.at(index)
+    for (let change = 0; change < this.#end; change += 2) {
+      const lengthAt = this.#changes[change] as number
+      const renewed = this.#changes[change + 1] as number
+      const valueStart = varintEnd(body, lengthAt)
+      const old = varint(body, lengthAt)
+      if (renewed !== old) {
+        this.#copyTo(lengthAt)
         this.#written = writeVarint(this.#output, this.#written, renewed)
         this.#copied = valueStart
       }
-      if (isMessage(cell)) this.#write(fieldKinds[cell] as number, valueStart, at)
-      else this.#writeString(valueStart, at)
+      if (varintEnd(body, next) === lengthAt) {
+        this.#copyTo(valueStart)
+        this.#writeString(valueStart, valueStart + old)
+        next = bad.at(++index)
+      }
     }
+    this.#copyTo(body.length)
+    return this.#output
   }
 
   #writeString(start: number, end: number): void {
+    const body = this.#body
+    const output = this.#output
+    let written = this.#written
     let at = start
     while (at < end) {
-      const size = characterSize(this.#body, at, end)
-      if (size > 0) {
-        at += size
-        continue
-      }
-      this.#copyTo(at)
-      this.#output[this.#written++] = 0xef
-      this.#output[this.#written++] = 0xbf
-      this.#output[this.#written++] = 0xbd
-      at -= size
-      this.#copied = at
+      let size = characterSize(body, at, end)
+      if (size < 0) {
+        output[written] = replacement[0]
+        output[written + 1] = replacement[1]
+        output[written + 2] = replacement[2]
+        written += 3
+        at -= size
+      } else for (; size > 0; size--) output[written++] = body[at++] as number
     }
-  }
-
-  #copyTo(end: number): void {
-    if (end === this.#copied) return
-    this.#body.copy(this.#output, this.#written, this.#copied, end)
-    this.#written += end - this.#copied
+    this.#written = written
     this.#copied = end
   }
 
-  #reserve(): number {
-    if (this.#count === this.#lengths.length) {
-      const longer = new Uint32Array(this.#lengths.length * 2)
-      longer.set(this.#lengths)
-      this.#lengths = longer
+  #copyTo(end: number): void {
+    const start = this.#copied
+    this.#copied = end
+    if (end - start >= nativeCopyBytesMin) {
+      this.#written += this.#body.copy(this.#output, this.#written, start, end)
+    } else {
+      for (let at = start; at < end; at++) this.#output[this.#written++] = this.#body[at] as number
     }
-    return this.#count++
   }
 }
 
-/** Where the table stands for a field; the first cell of a message, for a field 0, is that of an unknown one. */
-function cellOf(kind: number, tag: number): number {
-  return tag < tagsPerMessage ? kind * tagsPerMessage + tag : 0
-}
-
-function isMessage(cell: number): boolean {
-  return fieldOps[cell] === op.message || fieldOps[cell] === op.item
-}
-
-function isString(cell: number): boolean {
-  return (
-    fieldOps[cell] === op.string || fieldOps[cell] === op.serviceKey || fieldOps[cell] === op.serviceValue
-  )
-}
-
-function repairedLength(bytes: Buffer, start: number, end: number): number {
-  let length = end - start
+/** By how many bytes a string grows when it is repaired; it may shrink. */
+function repairedGrowth(bytes: Buffer, start: number, end: number): number {
+  let growth = 0
   let at = start
   while (at < end) {
     const size = characterSize(bytes, at, end)
@@ -142,8 +218,8 @@ function repairedLength(bytes: Buffer, start: number, end: number): number {
       at += size
       continue
     }
-    length += replacementBytes + size
+    growth += replacement.length + size
     at -= size
   }
-  return length
+  return growth
 }
