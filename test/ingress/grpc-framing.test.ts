@@ -14,7 +14,7 @@ import {
   serveGrpc,
 } from './grpc-serve.ts'
 import { FrameConnection, frameOf, frameTypes } from './http2-frames.ts'
-import { oneSpan, payload, RawConnection, serveIngress } from './serve.ts'
+import { oneSpan, payload } from './serve.ts'
 
 const traces = payload('js-traces.pb')
 const gzip = { 'grpc-encoding': 'gzip' }
@@ -319,16 +319,5 @@ describe('pieces', () => {
       })
     }
     expect(ingress.stager.appended).toBe(0)
-  })
-})
-
-describe('E8: gRPC to the port of HTTP', () => {
-  test('E8: the preface of HTTP/2 is told where gRPC goes', async () => {
-    await using ingress = await serveIngress()
-    const connection = new RawConnection(ingress.port).write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
-    await connection.closed
-    expect(connection.received).toMatch(/^HTTP\/1\.1 400 Bad Request\r\n/)
-    expect(connection.received).toMatch(/gRPC/)
-    expect(ingress.lines().map(({ event }) => event)).toEqual(['http_malformed'])
   })
 })
