@@ -3,13 +3,26 @@ export const messageCharactersMax = 1000
 const quotedCharactersMax = 80
 
 /**
+ * Which rule a refused request broke. Other decoders hold to `form` and, in different measure, `depth`, too; the others
+ * are OTLP's or ours:
+ * - `form`: it is not in the format that it says.
+ * - `wire_type`: a known field has a value of another kind.
+ * - `id_length`: a trace or span id has another length than its own or none.
+ * - `depth`: it nests more messages than the decoders of C++, Java and Python take.
+ */
+export type OtlpRule = 'form' | 'wire_type' | 'id_length' | 'depth'
+
+/**
  * A request that OTLP does not allow: the sender is at fault and a retry of the same bytes fails again.
  * The message names the field, the value and the rule, and has at most 1,000 characters.
  */
 export class OtlpError extends Error {
-  constructor(message: string) {
+  readonly rule: OtlpRule
+
+  constructor(message: string, rule: OtlpRule = 'form') {
     super(message.length > messageCharactersMax ? `${message.slice(0, messageCharactersMax - 1)}…` : message)
     this.name = 'OtlpError'
+    this.rule = rule
   }
 }
 

@@ -19,7 +19,7 @@ export function jsonFromProtobuf(signal: Signal, body: Buffer): string {
   try {
     return messageText(requestMessages[signal], walked.body)
   } catch (error) {
-    // The walk sees only the framing of profiles: what is below may be cut off, or too deep for the stack.
+    // Of profiles of another release the walk sees only the outline: what is below may be cut off, or too deep.
     if (signal !== 'profiles' || !(error instanceof RangeError)) throw error
     throw new OtlpError(`not an export request of ${signal} as this release knows them`)
   }

@@ -384,8 +384,7 @@ export const itemMessages: ReadonlySet<Message> = new Set(
 )
 
 /**
- * Messages of v1development, whose fields still change between releases: a walk looks at their framing only,
- * so that a profile of another release is not refused.
+ * Messages of v1development, whose fields still change between releases, and with them those of the messages in them.
  */
 export const unstableMessages: ReadonlySet<Message> = new Set(
   ['Profile', 'ProfilesDictionary'].map(messageNamed),

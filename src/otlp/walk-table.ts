@@ -39,21 +39,28 @@ export const tagsPerMessage = 256
 /** A message of which the walk knows no field. */
 export const unknownMessage = 0
 
+/** How the walk looks at a message: in full, as part of a resource, or of a request of profiles of another release. */
+type View = 'full' | 'resource' | 'outline'
+
 /**
- * A message as the walk knows it. Attributes of a resource are walked as kinds of their own (`ServiceKeyValue`,
- * `ServiceAnyValue`), so that no other attribute pays for the search for `service.name`.
+ * A message as the walk knows it. Attributes of a resource are walked as kinds of their own, so that no other attribute
+ * pays for the search for `service.name`.
  */
 interface Kind {
   readonly message: Message | undefined
-  readonly inResource: boolean
+  readonly view: View
 }
 
-const kinds: Kind[] = [{ message: undefined, inResource: false }]
-for (const message of messages.values()) kinds.push({ message, inResource: false })
+const kinds: Kind[] = [{ message: undefined, view: 'full' }]
+for (const message of messages.values()) kinds.push({ message, view: 'full' })
+for (const name of ['ExportProfilesServiceRequest', 'ResourceProfiles', 'ScopeProfiles']) {
+  kinds.push({ message: messages.get(name), view: 'outline' })
+}
 
-function kindOf(message: Message, inResource: boolean): number {
-  if (unstableMessages.has(message)) return unknownMessage
-  return kinds.findIndex((kind) => kind.message === message && kind.inResource === inResource)
+function kindOf(message: Message, view: View): number {
+  if (view === 'outline' && unstableMessages.has(message)) return unknownMessage
+  const viewed = kinds.findIndex((kind) => kind.message === message && kind.view === view)
+  return viewed === -1 ? kindOf(message, 'full') : viewed
 }
 
 /** Kinds from this number on have something to be done when they end. */
@@ -64,10 +71,10 @@ kinds.push(...kinds.splice(logRecord, 1))
 export const logRecordKind = firstKindWithEnd
 for (const name of ['KeyValue', 'AnyValue']) {
   const message = messages.get(name)
-  kinds.push({ message, inResource: true })
+  kinds.push({ message, view: 'resource' })
 }
 /** What is in a group: as little known as in an unknown message, but it must not end where its parent does. */
-export const groupKind = kinds.push({ message: undefined, inResource: false }) - 1
+export const groupKind = kinds.push({ message: undefined, view: 'full' }) - 1
 /** An attribute of a resource; its end settles whether it was the name of a service. */
 export const serviceKeyValueKind = firstKindWithEnd + 1
 
@@ -76,17 +83,15 @@ export const fieldOps = new Uint8Array(kinds.length * tagsPerMessage)
 /** The kind of the message that the field holds, at the same place. */
 export const fieldKinds = new Uint8Array(kinds.length * tagsPerMessage)
 
-for (const [kind, { message, inResource }] of kinds.entries()) {
+for (const [kind, { message, view }] of kinds.entries()) {
   for (const field of message?.fields ?? []) {
     const row = kind * tagsPerMessage + field.number * 8
     fieldOps.fill(op.mismatch, row, row + 8)
     const wireType = wireTypeOf(field)
-    fieldOps[row + wireType] = opOf(message?.name ?? '', inResource, field)
+    fieldOps[row + wireType] = opOf(message?.name ?? '', view, field)
     if (field.kind === 'message') {
-      const inner =
-        (message?.name === 'Resource' && field.name === 'attributes') ||
-        (inResource && field.name === 'value')
-      fieldKinds[row + wireType] = kindOf(field.message, inner)
+      const isServiceHolder = message?.name === 'Resource' && field.name === 'attributes'
+      fieldKinds[row + wireType] = kindOf(field.message, isServiceHolder ? 'resource' : view)
     }
     if (field.repeated && wireType !== 2) {
       fieldOps[row + 2] =
@@ -95,7 +100,8 @@ for (const [kind, { message, inResource }] of kinds.entries()) {
   }
 }
 
-function opOf(message: string, inResource: boolean, field: Field): number {
+function opOf(message: string, view: View, field: Field): number {
+  const inResource = view === 'resource'
   switch (field.kind) {
     case 'message':
       return itemMessages.has(field.message) ? op.item : op.message
@@ -113,7 +119,8 @@ function opOf(message: string, inResource: boolean, field: Field): number {
       return op.fixed32
     case 'fixed64':
       if (message === 'Span' && /^(start|end)_time/.test(field.name)) return op.time
-      if (message.endsWith('DataPoint') && field.name === 'time_unix_nano') return op.time
+      if ((message.endsWith('DataPoint') || message === 'Profile') && field.name === 'time_unix_nano')
+        return op.time
       if (message === 'LogRecord') return field.name === 'time_unix_nano' ? op.logTime : op.observedTime
       return op.fixed64
     case 'sfixed64':
@@ -126,11 +133,14 @@ function opOf(message: string, inResource: boolean, field: Field): number {
 
 /** The kind that a request of each signal starts with. */
 export const requestKinds: Record<Signal, number> = {
-  traces: kindOf(requestMessages.traces, false),
-  metrics: kindOf(requestMessages.metrics, false),
-  logs: kindOf(requestMessages.logs, false),
-  profiles: kindOf(requestMessages.profiles, false),
+  traces: kindOf(requestMessages.traces, 'full'),
+  metrics: kindOf(requestMessages.metrics, 'full'),
+  logs: kindOf(requestMessages.logs, 'full'),
+  profiles: kindOf(requestMessages.profiles, 'full'),
 }
+
+/** The kind that a request of profiles starts with of which only the outline is as this release knows it. */
+export const profilesOutlineKind = kindOf(requestMessages.profiles, 'outline')
 
 /** The field that `tag` names in a message of `kind`, if the schema knows it. */
 export function fieldOfTag(kind: number, tag: number): Field | undefined {

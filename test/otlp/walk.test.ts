@@ -343,14 +343,3 @@ describe('B9: nothing known in it', () => {
     expect(walk('logs', body)).toMatchObject({ items: 0, body, repairedStrings: 0 })
   })
 })
-
-describe('profiles', () => {
-  test('are counted, and only their framing is looked at', () => {
-    const body = field(1, field(2, field(2, number(1, 5)), field(2, fixed32(3, 1))), field(3, 'url'))
-    expect(walk('profiles', Buffer.concat([body, field(2, field(5, '\xff'))]))).toMatchObject({
-      items: 2,
-      repairedStrings: 0,
-    })
-    expect(() => walk('profiles', field(1, field(2, field(2, Buffer.from([0x0a, 9])))))).toThrow(OtlpError)
-  })
-})
