@@ -19,6 +19,7 @@ export interface SentAndStored extends EncodedBytes {
 }
 
 const reader = path.join(import.meta.dirname, 'otlp_reader.py')
+const profiles = path.join(import.meta.dirname, 'otlp_profiles.py')
 
 /** Each object as the protobuf JSON of Python's `opentelemetry-proto` (ids in base64, 64-bit numbers as text). */
 export async function decodeWithPython(
@@ -42,17 +43,38 @@ export async function compareWithPython(objects: readonly SentAndStored[]): Prom
   return (await askPython({ act: 'compare', cases })) as (string | null)[]
 }
 
+/** What a profiler saw: stacks from the outermost function in, with the time spent in each. */
+export interface Profiled {
+  service: string
+  binary: string
+  samples: [frames: string[], nanoseconds: number][]
+}
+
+/** What each profiler saw as a request with a dictionary of its own, made by Python's `opentelemetry-proto`, also as OTLP JSON. */
+export async function makeProfiles(seen: readonly Profiled[]): Promise<{ body: Buffer; json: object }[]> {
+  const made = await askPython({ act: 'make', cases: seen }, profiles)
+  return (made as { body: string; json: object }[]).map(({ body, json }) => ({
+    body: Buffer.from(body, 'base64'),
+    json,
+  }))
+}
+
+/** What Python finds in each object by way of its dictionary, profile for profile. */
+export async function readProfiles(objects: readonly EncodedBytes[]): Promise<Profiled[][]> {
+  return (await askPython({ act: 'read', cases: objects.map(onTheWire) }, profiles)) as Profiled[][]
+}
+
 function onTheWire({ encoding, body }: EncodedBytes) {
   return { encoding, body: body.toString('base64') }
 }
 
-async function askPython(task: object): Promise<unknown> {
-  const python = spawn(await ensurePython(), ['-I', reader], { stdio: ['pipe', 'pipe', 'pipe'] })
+async function askPython(task: object, program = reader): Promise<unknown> {
+  const python = spawn(await ensurePython(), ['-I', program], { stdio: ['pipe', 'pipe', 'pipe'] })
   const exited = once(python, 'close')
   const outputs = Promise.all([text(python.stdout), text(python.stderr)])
   // A program that ends early has said why on stderr.
   python.stdin.on('error', () => undefined).end(JSON.stringify(task))
   const [[code], [output, errors]] = await Promise.all([exited, outputs])
-  if (code !== 0) throw new Error(`${path.basename(reader)} failed: ${errors.trim()}`)
+  if (code !== 0) throw new Error(`${path.basename(program)} failed: ${errors.trim()}`)
   return JSON.parse(output)
 }
