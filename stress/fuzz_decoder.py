@@ -1,9 +1,9 @@
 """The judge of the fuzzer: says of each body whether opentelemetry-proto decodes it to the bottom.
 
 Takes batches on standard input and answers each on standard output. A batch is the number of its cases, and for each case
-one byte for the signal, one for what is around the request, and its length and bytes. An answer is one byte a case, 1 for a
-body that is decoded and 0 for one that is refused, each followed by the length and bytes of the reason. All numbers have
-four bytes, little-endian.
+one byte for the signal, one for what is around the request, and its length and bytes. An answer is one byte a case, each
+followed by the length and bytes of a reason: 0 for a body that is refused, 1 for profiles that are decoded as far as OTLP is
+stable, 2 for what is decoded in full. All other numbers have four bytes, little-endian.
 """
 
 import gzip
@@ -13,8 +13,12 @@ import zlib
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.profiles.v1development.profiles_service_pb2 import (
+    ExportProfilesServiceRequest,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
@@ -61,7 +65,7 @@ def stable_profiles():
 StableProfiles = stable_profiles()
 
 
-def decode_profiles(body):
+def outline_of_profiles(body):
     request = StableProfiles.FromString(body)
     for dictionary in request.dictionary:
         Empty.FromString(dictionary)
@@ -71,11 +75,12 @@ def decode_profiles(body):
                 Empty.FromString(profile)
 
 
-DECODERS = {
-    1: ExportTraceServiceRequest.FromString,
-    2: ExportMetricsServiceRequest.FromString,
-    3: ExportLogsServiceRequest.FromString,
-    4: decode_profiles,
+PROFILES = 4
+REQUESTS = {
+    1: ExportTraceServiceRequest,
+    2: ExportMetricsServiceRequest,
+    3: ExportLogsServiceRequest,
+    PROFILES: ExportProfilesServiceRequest,
 }
 
 
@@ -101,7 +106,7 @@ def unframed(body):
     return flag == 1, body[5:]
 
 
-def decode(signal, around, body):
+def taken_out(signal, around, body):
     encoding = around & 0x7F
     if around & FRAMED:
         compressed, body = unframed(body)
@@ -113,16 +118,28 @@ def decode(signal, around, body):
         body = gzip.decompress(body)
     elif encoding == DEFLATE:
         body = inflated(body) if body else body
-    DECODERS[signal](body)
+    if signal == PROFILES:
+        outline_of_profiles(body)
+    return signal, body
+
+
+def is_decoded_in_full(signal, body):
+    try:
+        REQUESTS[signal].FromString(body)
+        return True
+    except DecodeError:
+        if signal != PROFILES:
+            raise
+        return False
 
 
 def answer(signal, around, body):
     try:
-        decode(signal, around, body)
+        in_full = is_decoded_in_full(*taken_out(signal, around, body))
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".encode("utf-8", "replace")[:300]
         return struct.pack("<BI", 0, len(reason)) + reason
-    return b"\x01\0\0\0\0"
+    return b"\x02\0\0\0\0" if in_full else b"\x01\0\0\0\0"
 
 
 def main():

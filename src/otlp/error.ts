@@ -9,8 +9,9 @@ const quotedCharactersMax = 80
  * - `wire_type`: a known field has a value of another kind.
  * - `id_length`: a trace or span id has another length than its own or none.
  * - `depth`: it nests more messages than the decoders of C++, Java and Python take.
+ * - `number_size`: a varint has more than 64 bits, which Go refuses and C++ and Python cut off.
  */
-export type OtlpRule = 'form' | 'wire_type' | 'id_length' | 'depth'
+export type OtlpRule = 'form' | 'wire_type' | 'id_length' | 'depth' | 'number_size'
 
 /**
  * A request that OTLP does not allow: the sender is at fault and a retry of the same bytes fails again.

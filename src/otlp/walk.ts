@@ -495,7 +495,9 @@ function skipVarint(
     if (at === end) throw fieldFault(signal, depth, fieldAt, tag, 'is cut off')
     const byte = bytes[at++] as number
     if (at - start === varintBytesMax) {
-      if (byte > 1) throw fieldFault(signal, depth, fieldAt, tag, 'is a number of more than 64 bits')
+      if (byte > 1) {
+        throw fieldFault(signal, depth, fieldAt, tag, 'is a number of more than 64 bits', 'number_size')
+      }
       return at
     }
     if (byte < 0x80) return at

@@ -1,0 +1,199 @@
+import { isDeepStrictEqual } from 'node:util'
+import { gunzipSync } from 'node:zlib'
+import { messageCharactersMax } from '../src/otlp/error.ts'
+import { decodeSummary } from '../src/otlp/summary.ts'
+import { walk } from '../src/otlp/walk.ts'
+import { decodeElsewhere } from '../test/otlp/random-requests.ts'
+import type { FuzzBody } from './fuzz-bodies.ts'
+import type { Verdict } from './fuzz-judge.ts'
+import { countElsewhere, summaryElsewhere } from './fuzz-summary.ts'
+import type { RefusalRule, Tried } from './fuzz-target.ts'
+
+/** The longest that a body of one megabyte may hold the event loop, in milliseconds; larger ones as much longer as they are. */
+export const holdMsMax = 50
+const megabyte = 1024 * 1024
+
+/** What must be true of every body; the fuzzer names the one that is not. */
+export const properties = {
+  outcome: 'it is accepted, or refused as the sender’s fault',
+  message: 'the sentence of a refusal is well-formed and has at most 1,000 characters',
+  budget: 'every byte of the in-flight budget comes back',
+  intact: 'a good request is accepted',
+  stored: 'what is stored is a request that the walk takes as it is, with as many items',
+  unchanged: 'what needs no repair is stored as it came',
+  repaired: 'a repaired request says the same as before to a decoder that repairs strings itself',
+  protobufjs: 'what is stored is decoded by protobufjs',
+  items: 'the items are those that protobufjs counts',
+  summary: 'the summary of a good request is what protobufjs sees',
+  json: 'JSON that is accepted is JSON to JSON.parse',
+  hold: `no megabyte holds the event loop for more than ${holdMsMax} ms`,
+  python: 'what is stored is decoded by opentelemetry-proto for Python',
+  refusal: 'what Python decodes to the bottom is accepted, save for the listed rules',
+  needless: 'what Python decodes to the bottom is not repaired',
+} as const
+
+export type Property = keyof typeof properties
+
+/** A property that is not true, and how. */
+export interface Fault {
+  readonly property: Property
+  readonly detail: string
+}
+
+/** Why a body may be refused that Python decodes, by the name that the fuzzer counts it under. */
+export const listedRules = {
+  depth: 'over 100 messages or 99 groups deep: the decoders of C++ and Java refuse it',
+  id_length: 'a trace or span id of another length than 16, 8 or none: OTLP calls it invalid',
+  wire_type:
+    'a known field with a value of another kind, which Python puts among the unknown fields: the data would be lost',
+  number_size: 'a varint of more than 64 bits: Go refuses it, and whoever does not cuts it off',
+  size: 'larger than MAX_BODY_BYTES as it came or unpacked',
+  padding: 'zeros after the last gzip member: they would hide what follows in an object from some readers',
+  gzip_header:
+    'a gzip header with a wrong checksum or reserved flags, which Python does not look at (RFC 1952, 2.3.1.2)',
+} as const
+
+export type ListedRule = keyof typeof listedRules
+
+/** What can be seen of one body in this process. */
+export function faultsOf(
+  body: FuzzBody,
+  tried: Tried,
+  seen: { rule: RefusalRule | undefined; content: Buffer | undefined },
+): Fault[] {
+  const faults: Fault[] = []
+  const fault = (property: Property, detail: unknown) =>
+    void faults.push({ property, detail: String(detail) })
+  const { outcome, row } = tried
+  if (tried.leakedBytes !== 0) fault('budget', `${tried.leakedBytes} bytes are still held`)
+  const accepted = outcome.kind === 'accepted'
+  if (!accepted && outcome.kind !== 'malformed' && outcome.kind !== 'too_large') {
+    fault('outcome', `${outcome.kind}: ${tried.bug instanceof Error ? tried.bug.stack : tried.bug}`)
+  }
+  if (
+    'message' in outcome &&
+    (outcome.message.length > messageCharactersMax || !outcome.message.isWellFormed())
+  ) {
+    fault('message', JSON.stringify(outcome.message))
+  }
+  if (body.intact && !accepted) fault('intact', 'message' in outcome ? outcome.message : outcome.kind)
+  const size = Math.max(seen.content?.length ?? 0, body.body.length)
+  if (tried.holdMs > holdMsMax * Math.max(1, size / megabyte)) {
+    fault('hold', `${tried.holdMs.toFixed(1)} ms for ${size} bytes`)
+  }
+  if (accepted && seen.rule !== undefined)
+    fault('outcome', `accepted, where the rule ${seen.rule} refuses it`)
+  if (!accepted && seen.rule === undefined) fault('outcome', `refused by no rule: ${outcome.kind}`)
+  if (row === undefined) {
+    if (accepted && (seen.content === undefined || (body.format === 'protobuf' && seen.content.length > 0))) {
+      fault('stored', 'accepted, but nothing is stored')
+    }
+    return faults
+  }
+  if (seen.content === undefined) return faults
+  faultsOfStored(
+    body,
+    tried,
+    seen.content,
+    row.encoding === 'gzip' ? gunzipSync(row.payload) : row.payload,
+    fault,
+  )
+  return faults
+}
+
+function faultsOfStored(
+  body: FuzzBody,
+  { row, repairedStrings }: Tried,
+  content: Buffer,
+  stored: Buffer,
+  fault: (property: Property, detail: unknown) => void,
+): void {
+  if (row === undefined) return
+  const again = walk(body.signal, stored)
+  if (again.repairedStrings !== 0 || again.items !== row.items || stored.length !== row.unpackedBytes) {
+    fault(
+      'stored',
+      `${again.items} of ${row.items} items, ${again.repairedStrings} strings to be repaired, ${stored.length} of ${row.unpackedBytes} bytes`,
+    )
+  }
+  if (body.format === 'json') {
+    try {
+      JSON.parse(content.toString())
+    } catch (error) {
+      fault('json', error)
+    }
+  } else if (repairedStrings === 0 && !stored.equals(content))
+    fault('unchanged', `${stored.length} bytes of ${content.length}`)
+  let decoded: unknown
+  try {
+    decoded = decodeElsewhere(body.signal, stored)
+  } catch (error) {
+    // What is in a profile and in its dictionary may be of another release.
+    if (body.signal !== 'profiles') fault('protobufjs', error)
+    return
+  }
+  if (repairedStrings > 0 && !isDeepStrictEqual(decodeElsewhere(body.signal, content), decoded)) {
+    fault('repaired', `${repairedStrings} strings`)
+  }
+  const items = countElsewhere(body.signal, decoded)
+  // Of a metric that has data twice the decoder keeps the last kind, and the walk has counted both.
+  if (body.signal === 'metrics' && !body.intact ? row.items < items : row.items !== items) {
+    fault('items', `${row.items}, where protobufjs has ${items}`)
+  }
+  if (!body.intact) return
+  const summary = decodeSummary(row.summary)
+  const expected = summaryElsewhere(body.signal, decoded)
+  if (!isDeepStrictEqual(summary, expected))
+    fault('summary', `${print(summary)} where protobufjs has ${print(expected)}`)
+}
+
+function print(value: unknown): string {
+  return JSON.stringify(value, (_, one: unknown) => (typeof one === 'bigint' ? String(one) : one)).slice(
+    0,
+    500,
+  )
+}
+
+/** What the other decoder says of what came. */
+export function faultOfRefusal(
+  body: FuzzBody,
+  rule: RefusalRule,
+  verdict: Verdict,
+): Fault | ListedRule | undefined {
+  if (!verdict.decoded) return undefined
+  const listed = listedRule(body, rule)
+  return listed ?? { property: 'refusal', detail: `refused for ${rule}` }
+}
+
+function listedRule(body: FuzzBody, rule: RefusalRule): ListedRule | undefined {
+  switch (rule) {
+    case 'depth':
+    case 'id_length':
+    case 'wire_type':
+    case 'number_size':
+    case 'size':
+      return rule
+    case 'packing': {
+      if (body.encoding !== 'gzip') return undefined
+      const packed = body.framed ? body.body.subarray(5) : body.body
+      const flags = packed[3] ?? 0
+      if ((flags & 0xe2) !== 0) return 'gzip_header'
+      return packed.at(-1) === 0 ? 'padding' : undefined
+    }
+    default:
+      return undefined
+  }
+}
+
+/** What the other decoder says of what would be stored, and of what came where that was accepted. */
+export function faultOfAccepted(
+  tried: Tried,
+  verdicts: { stored?: Verdict; came?: Verdict | undefined },
+): Fault | undefined {
+  if (verdicts.stored !== undefined && !verdicts.stored.decoded)
+    return { property: 'python', detail: verdicts.stored.reason }
+  if (verdicts.came?.inFull && tried.repairedStrings > 0) {
+    return { property: 'needless', detail: `${tried.repairedStrings} strings` }
+  }
+  return undefined
+}
