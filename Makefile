@@ -35,7 +35,7 @@ format: $(INSTALLED) ## format, and mend what the linter can mend
 minio: $(INSTALLED) ## get a MinIO server for the tests (about 3 minutes, once)
 	$(NODE) scripts/minio.ts
 
-peers: $(INSTALLED) ## build the Go clients of the tests (about 3 minutes, once)
+peers: $(INSTALLED) ## build the Go clients of the tests (about 5 minutes, once)
 	$(NODE) scripts/peers.ts
 
 test: $(INSTALLED) build minio peers ## run every test, on real servers
