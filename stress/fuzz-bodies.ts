@@ -11,9 +11,9 @@ import { changeJson, floodOfValues } from './fuzz-json.ts'
 import { changeFields, floodOfFields } from './fuzz-protobuf.ts'
 import { type SeededRandom, seededRandom } from './seeded-random.ts'
 
-/** What is tried of a body: the request as protobuf, as JSON, what it is packed with, or its frame in a gRPC call. */
-export type Family = 'protobuf' | 'JSON' | 'packing' | 'gRPC frames'
-export const families: readonly Family[] = ['protobuf', 'JSON', 'packing', 'gRPC frames']
+/** What is tried of a body: the request as protobuf, as JSON, what it is compressed with, or its frame in a gRPC call. */
+export type Family = 'protobuf' | 'JSON' | 'compression' | 'gRPC frames'
+export const families: readonly Family[] = ['protobuf', 'JSON', 'compression', 'gRPC frames']
 
 /** One body, with what its sender would say of it. */
 export interface FuzzBody {
@@ -40,13 +40,14 @@ const bodiesPerRound = 4000
 /** Good requests that fast-check makes of each signal in a round. */
 const requestsPerRound = 24
 /** One of so many bodies is a megabyte of one small thing. */
-const floodEvery = 500
+const floodEvery = 2000
 const floodBytes = 1024 * 1024
 
 /** Every body that can be made from a seed, by its number: the same seed and number give the same body. */
 export class FuzzBodies {
   readonly #seed: number
-  readonly #real: ReadonlyMap<Signal, readonly Seed[]>
+  /** The requests of real SDKs: small ones with the first of each of their lists, and, a hundred times as long, whole ones. */
+  readonly #real: ReadonlyMap<Signal, { readonly small: readonly Seed[]; readonly whole: readonly Seed[] }>
   /** Of each signal; made once, because that costs as much as many of them. */
   readonly #requests = allSignals.map((signal) => requests(signal))
   #round = -1
@@ -121,7 +122,7 @@ export class FuzzBodies {
     const encoding = random.pick<FuzzEncoding>(['gzip', 'gzip', 'gzip', 'deflate', 'zstd'])
     const well = random.chance(0.4)
     const body = well ? packWell(random, encoding, content) : packBadly(random, encoding, content)
-    return { family: 'packing', signal, format, encoding, framed: false, body, intact: intact && well }
+    return { family: 'compression', signal, format, encoding, framed: false, body, intact: intact && well }
   }
 
   #framed(random: SeededRandom, signal: Signal): FuzzBody {
@@ -153,8 +154,10 @@ export class FuzzBodies {
   }
 
   #pick(random: SeededRandom, signal: Signal): Seed {
-    const real = this.#real.get(signal) ?? []
-    const seeds = real.length > 0 && random.chance(0.3) ? real : (this.#seeds.get(signal) ?? [])
+    const real = this.#real.get(signal)
+    const kind = random.fraction()
+    const seeds =
+      (kind < 0.004 ? real?.whole : kind < 0.3 ? real?.small : undefined) ?? this.#seeds.get(signal) ?? []
     return (
       seeds[random.between(0, seeds.length - 1)] ?? { protobuf: Buffer.alloc(0), json: Buffer.from('{}') }
     )
@@ -189,20 +192,18 @@ function flood(random: SeededRandom, signal: Signal): FuzzBody {
   return { family, signal, format, encoding: 'identity', framed: false, body, intact: false }
 }
 
-/** The requests of real SDKs, and small ones with the first of each of their lists. */
-function realSeeds(): Map<Signal, Seed[]> {
-  const seeds = new Map<Signal, Seed[]>()
+function realSeeds(): Map<Signal, { small: Seed[]; whole: Seed[] }> {
+  const seeds = new Map<Signal, { small: Seed[]; whole: Seed[] }>()
   for (const payload of payloads) {
     const { signal } = payload
     const bytes = decoded(payload)
     const protobuf = payload.contentType === 'application/json' ? protobufFromJson(signal, bytes) : bytes
     const json = jsonFromProtobuf(signal, protobuf)
     const few = JSON.stringify(shortened(JSON.parse(json) as JsonValue, 2))
-    const small = { protobuf: protobufFromJson(signal, Buffer.from(few)), json: Buffer.from(few) }
-    const list = seeds.get(signal) ?? []
-    // The whole ones are a hundred times as long: they come more rarely.
-    list.push(small, small, small, small, { protobuf, json: Buffer.from(json) })
-    seeds.set(signal, list)
+    const { small, whole } = seeds.get(signal) ?? { small: [], whole: [] }
+    small.push({ protobuf: protobufFromJson(signal, Buffer.from(few)), json: Buffer.from(few) })
+    whole.push({ protobuf, json: Buffer.from(json) })
+    seeds.set(signal, { small, whole })
   }
   return seeds
 }

@@ -173,7 +173,7 @@ function listedRule(body: FuzzBody, rule: RefusalRule): ListedRule | undefined {
     case 'number_size':
     case 'size':
       return rule
-    case 'packing': {
+    case 'compression': {
       if (body.encoding !== 'gzip') return undefined
       const packed = body.framed ? body.body.subarray(5) : body.body
       const flags = packed[3] ?? 0

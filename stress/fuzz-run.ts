@@ -40,7 +40,7 @@ export interface Violation {
   encoding: string
   framed: boolean
   format: string
-  /** As small as it could be made with little effort. */
+  /** The start of it, made as small as it could be with little effort. */
   bodyHex: string
   bytes: number
 }
@@ -72,6 +72,8 @@ const batchBytes = 4 * 1024 * 1024
 /** A pause of the machine, or of the garbage collector, does not come three times. */
 const repetitions = 3
 const shrinkTries = 300
+/** What is printed of a body; a longer one is made again by its number. */
+const printedBytes = 1000
 
 /** Tries bodies against this process and another decoder. Throws only where the fuzzer itself is wrong. */
 export async function runFuzz(options: FuzzOptions): Promise<FuzzTally> {
@@ -81,6 +83,48 @@ export async function runFuzz(options: FuzzOptions): Promise<FuzzTally> {
   } finally {
     await judge.stop()
   }
+}
+
+/** What several runs found, as of one. */
+export function joinTallies(tallies: readonly FuzzTally[]): FuzzTally {
+  const joined = emptyTally()
+  for (const tally of tallies) {
+    for (const family of families) {
+      const into = joined.families[family]
+      const { tried, accepted, repaired, refused } = tally.families[family]
+      into.tried += tried
+      into.accepted += accepted
+      into.repaired += repaired
+      addCounts(into.refused, refused)
+    }
+    addCounts(joined.listed, tally.listed)
+    if (tally.worstHold.ms > joined.worstHold.ms) joined.worstHold = tally.worstHold
+    joined.violations.push(...tally.violations)
+    joined.violated += tally.violated
+    joined.heapBytes.early += tally.heapBytes.early
+    joined.heapBytes.late += tally.heapBytes.late
+  }
+  return joined
+}
+
+function emptyTally(): FuzzTally {
+  return {
+    families: Object.fromEntries(
+      families.map((family) => [family, { tried: 0, accepted: 0, repaired: 0, refused: {} }]),
+    ) as Record<Family, FamilyTally>,
+    listed: {},
+    worstHold: { ms: 0, number: -1, family: 'protobuf', bytes: 0 },
+    violations: [],
+    violated: 0,
+    heapBytes: { early: 0, late: 0 },
+  }
+}
+
+function addCounts<K extends string>(
+  into: Partial<Record<K, number>>,
+  counts: Partial<Record<K, number>>,
+): void {
+  for (const name of Object.keys(counts) as K[]) into[name] = (into[name] ?? 0) + (counts[name] ?? 0)
 }
 
 interface Asked {
@@ -93,7 +137,7 @@ class FuzzRun {
   readonly #judge: FuzzJudge
   readonly #target = new FuzzTarget()
   readonly #bodies: FuzzBodies
-  readonly #tally: FuzzTally
+  readonly #tally = emptyTally()
   readonly #found: { number: number; body: FuzzBody; fault: Fault }[] = []
   #asked: Asked[] = []
   #askedBytes = 0
@@ -103,16 +147,6 @@ class FuzzRun {
     this.#options = options
     this.#judge = judge
     this.#bodies = new FuzzBodies(options.seed)
-    this.#tally = {
-      families: Object.fromEntries(
-        families.map((family) => [family, { tried: 0, accepted: 0, repaired: 0, refused: {} }]),
-      ) as Record<Family, FamilyTally>,
-      listed: {},
-      worstHold: { ms: 0, number: -1, family: 'protobuf', bytes: 0 },
-      violations: [],
-      violated: 0,
-      heapBytes: { early: 0, late: 0 },
-    }
   }
 
   async run(): Promise<FuzzTally> {
@@ -120,7 +154,11 @@ class FuzzRun {
     const early = Math.ceil(bodies / 10)
     for (let place = 0; place < bodies; place++) {
       await this.#one(from + place)
-      if (place === early) this.#tally.heapBytes.early = heapBytes()
+      if (place === early) {
+        await this.#ask()
+        await this.#answering
+        this.#tally.heapBytes.early = heapBytes()
+      }
       if (place % 250 === 249) onProgress?.(place + 1)
     }
     await this.#ask()
@@ -250,7 +288,7 @@ class FuzzRun {
       encoding: body.encoding,
       framed: body.framed,
       format: body.format,
-      bodyHex: smaller.body.subarray(0, 20_000).toString('hex'),
+      bodyHex: smaller.body.subarray(0, printedBytes).toString('hex'),
       bytes: smaller.body.length,
     }
   }

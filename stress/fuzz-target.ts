@@ -19,7 +19,7 @@ import type { FuzzBody } from './fuzz-bodies.ts'
 export const maxBodyBytes = 4 * 1024 * 1024
 
 /** Which rule refuses a body: of the request, of what it is packed with, of the frame of a call, or its size. */
-export type RefusalRule = OtlpRule | 'packing' | 'frame' | 'size'
+export type RefusalRule = OtlpRule | 'compression' | 'frame' | 'size'
 
 /** What became of a body. */
 export interface Tried {
@@ -141,7 +141,7 @@ export async function contentOf({ body, framed, encoding }: FuzzBody): Promise<B
   try {
     return (await unpack(encoding, bytes, maxBodyBytes)).bytes
   } catch (error) {
-    return error instanceof BodyTooLargeError ? 'size' : 'packing'
+    return error instanceof BodyTooLargeError ? 'size' : 'compression'
   }
 }
 

@@ -12,7 +12,6 @@ import sys
 import zlib
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -57,22 +56,25 @@ def stable_profiles():
         (2, "profiles", True, kind.TYPE_BYTES, None),
         (3, "schema_url", False, kind.TYPE_STRING, None),
     )
+    # A message of whose fields none is known. google.protobuf.Empty is not it: it takes fields with the number 0.
+    message("Unknown", (18999, "unused", False, kind.TYPE_INT32, None))
     pool = descriptor_pool.Default()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("stable.Request"))
+    names = ("stable.Request", "stable.Unknown")
+    return tuple(message_factory.GetMessageClass(pool.FindMessageTypeByName(name)) for name in names)
 
 
-StableProfiles = stable_profiles()
+StableProfiles, Unknown = stable_profiles()
 
 
 def outline_of_profiles(body):
     request = StableProfiles.FromString(body)
     for dictionary in request.dictionary:
-        Empty.FromString(dictionary)
+        Unknown.FromString(dictionary)
     for resource in request.resource_profiles:
         for scope in resource.scope_profiles:
             for profile in scope.profiles:
-                Empty.FromString(profile)
+                Unknown.FromString(profile)
 
 
 PROFILES = 4
