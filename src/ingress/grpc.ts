@@ -78,7 +78,7 @@ const CONNECTIONS_MAX = 10_000
 const IN_HAND_MAX = 10_000
 /** Answers that their clients have not read, of about a kilobyte each; beyond it the oldest is given up. */
 const UNREAD_MAX = 10_000
-/** Calls of health and reflection, which may last for ever. */
+/** Calls of health and reflection, which may last for ever; beyond it the oldest is ended. */
 const QUESTIONS_MAX = 1_000
 /** What grpc-go and the HTTP/2 specification recommend at least; a client with more to say waits or opens another. */
 const STREAMS_MAX = 100
@@ -113,7 +113,7 @@ export class GrpcIngress implements Service {
   readonly #signals = new Map<string, Signal>()
   readonly #health: GrpcHealth
   /** What answers the methods that take no telemetry, by path. */
-  readonly #questions: ReadonlyMap<string, (stream: ServerHttp2Stream) => void>
+  readonly #others: ReadonlyMap<string, (stream: ServerHttp2Stream) => void>
   readonly #unknownPath: Outcome
   /** Every connection, also those that have not begun to speak HTTP/2. */
   readonly #sockets = new Set<Socket>()
@@ -123,10 +123,13 @@ export class GrpcIngress implements Service {
   readonly #inHand = new Set<Call>()
   /** Connections that have not come to the end of how HTTP/2 begins. */
   readonly #beginning = new Overdue<ServerHttp2Session>(CONNECTIONS_MAX, (session) => session.destroy())
+  readonly #questions = new Overdue<ServerHttp2Stream>(QUESTIONS_MAX, (stream) => {
+    endCall(stream, rpcCodes.unavailable, 'too many calls of this service are open')
+    this.#leave(stream)
+  })
   /** Calls that were answered, until their client has read it. */
   readonly #unread = new Overdue<ServerHttp2Stream>(UNREAD_MAX, (stream) => stream.destroy())
   readonly #watch: Periodic
-  #questionsOpen = 0
   #server: Http2Server | Http2SecureServer | undefined
   #draining = false
   #stopped: Promise<void> | undefined
@@ -145,7 +148,7 @@ export class GrpcIngress implements Service {
       services: names,
       serving: () => !this.draining && refusal() === undefined,
     })
-    this.#questions = new Map([...this.#health.methods, ...reflectionMethods(options.signals)])
+    this.#others = new Map([...this.#health.methods, ...reflectionMethods(options.signals)])
     this.#watch = new Periodic({ clock, pauseMs: () => WATCH_INTERVAL_MS, work: async () => this.#look() })
   }
 
@@ -264,19 +267,15 @@ export class GrpcIngress implements Service {
     stream.on('error', () => undefined)
     if (stream.session) this.#spoken.add(stream.session as ServerHttp2Session)
     const path = headers[':path'] ?? ''
-    const answer = this.#questions.get(path)
+    const answer = this.#others.get(path)
     if (answer) this.#takeQuestion(stream, answer)
     else void this.#handle(stream, headers, this.#signals.get(path))
     if (this.draining) stream.session?.close()
   }
 
   #takeQuestion(stream: ServerHttp2Stream, answer: (stream: ServerHttp2Stream) => void): void {
-    if (this.#questionsOpen >= QUESTIONS_MAX) {
-      endCall(stream, rpcCodes.unavailable, 'too many calls of this service are open')
-      return
-    }
-    this.#questionsOpen++
-    stream.on('close', () => this.#questionsOpen--)
+    this.#questions.add(stream, Number.POSITIVE_INFINITY)
+    stream.on('close', () => this.#questions.done(stream))
     answer(stream)
   }
 

@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/foundation/clock.ts'
 import { Overdue } from '../../src/ingress/overdue.ts'
@@ -10,6 +9,7 @@ import {
   framed,
   fullSuccess,
   inShort,
+  type OpenCall,
   serveGrpc,
 } from './grpc-serve.ts'
 import {
@@ -210,22 +210,26 @@ describe('what is open', () => {
     await first[Symbol.asyncDispose]()
   })
 
-  test('watchers beyond 1,000 are refused, and exports are not', async () => {
+  test('of more than 1,000 watchers and stalled questions the oldest is ended, and whoever asks is answered', async () => {
     await using ingress = await serveGrpc()
     const sessions = await Promise.all(Array.from({ length: 11 }, () => connectHttp2(ingress.port)))
     const watch = { headers: { ':path': '/grpc.health.v1.Health/Watch' }, body: framed(Buffer.alloc(0)) }
+    const check = { ...watch, headers: { ':path': '/grpc.health.v1.Health/Check' } }
+    const stalled = { ...check, body: Buffer.alloc(0), open: true }
+    const opened: OpenCall[] = []
     for (const session of sessions.slice(1)) {
-      const calls = Array.from({ length: 100 }, () => beginCall(session, watch))
-      await Promise.all(calls.map(({ stream }) => once(stream, 'data')))
+      const calls = Array.from({ length: 100 }, (_, index) => beginCall(session, index % 2 ? watch : stalled))
+      opened.push(...calls)
+      await new Promise((resolve) => session.http2.ping(resolve))
     }
     const [first, ...others] = sessions
     if (first === undefined) throw new Error('there is no connection')
-    expect(inShort(await beginCall(first, watch).reply)).toMatchObject({ status: 14, trailersOnly: true })
+    for (let count = 0; count < 10; count++) expect((await beginCall(first, check).reply).status).toBe(0)
     expect(asSuccess(await beginCall(first).reply)).toEqual(fullSuccess)
+    const [oldest, ...younger] = opened
+    expect((await oldest?.reply)?.message).toBe('too many calls of this service are open')
+    expect(younger.some(({ stream }) => stream.closed)).toBe(false)
     for (const session of others) await session[Symbol.asyncDispose]()
-    await expect.poll(() => ingress.connections()).toBe(1)
-    const watching = beginCall(first, watch)
-    await once(watching.stream, 'data')
     await first[Symbol.asyncDispose]()
   })
 
