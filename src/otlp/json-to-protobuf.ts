@@ -13,7 +13,7 @@ import {
   quote,
 } from './json-reader.ts'
 import { type JsonField, type JsonMessage, jsonRequests, sameBytes } from './json-table.ts'
-import { isNumber, plainDouble } from './number-form.ts'
+import { asciiText, isNumber, plainDouble } from './number-form.ts'
 import { ProtobufWriter } from './protobuf-writer.ts'
 import { messageDepthMax, type ScalarKind } from './schema.ts'
 import type { Signal } from './signal.ts'
@@ -280,7 +280,7 @@ class Conversion {
     if (!isNumber(textBytes, textStart, textEnd)) {
       throw this.#wrong(depth, `is ${this.#reader.quotedText()}; a number belongs here`)
     }
-    const value = Number(textBytes.toString('latin1', textStart, textEnd))
+    const value = Number(asciiText(textBytes, textStart, textEnd))
     if (Number.isFinite(value)) return value
     throw this.#wrong(depth, `is ${this.#reader.quotedText()}, which is too large for a double`)
   }
@@ -304,6 +304,12 @@ class Conversion {
   }
 
   #wholeNumber(depth: number, kind: WholeKind): void {
+    // Most numbers in lists are small: this takes a third off the time of a list of them.
+    const small = this.#reader.smallNumber()
+    if (small !== -1) {
+      this.#writeWhole(kind, 0, small)
+      return
+    }
     this.#requireNumber(depth, 'a whole number')
     const integer = this.#integer
     const fault = readInteger(this.#reader.textBytes, this.#reader.textStart, this.#reader.textEnd, integer)
@@ -315,6 +321,10 @@ class Conversion {
       low = -low >>> 0
       high = (~high + (low === 0 ? 1 : 0)) >>> 0
     }
+    this.#writeWhole(kind, high, low)
+  }
+
+  #writeWhole(kind: WholeKind, high: number, low: number): void {
     switch (kind) {
       case 'sint32':
         this.#writer.varint64(0, ((low << 1) ^ (low >> 31)) >>> 0)

@@ -28,34 +28,66 @@ export function isNumber(bytes: Buffer, start: number, end: number): boolean {
 }
 
 function digitsEnd(bytes: Buffer, at: number, end: number): number {
-  while (at < end && (bytes[at] as number) >= zero && (bytes[at] as number) <= nine) at++
+  while (at < end && isDigit(bytes[at] as number)) at++
   return at
 }
 
-/** Numbers of so many digits, and powers of ten up to 10^22, are exact as doubles, so that one division rounds once. */
+/** Whole numbers of so many digits, and powers of ten up to 10^22, are exact as doubles: what is made of two rounds once. */
 const exactDigitsMax = 15
+const exactPowers = Array.from({ length: 23 }, (_, power) => 10 ** power)
 
 /**
- * The double of the plain decimal from `start` to `end`, such as `12.5`, rounded right; NaN where it has an exponent, too many
- * digits, or is none, which has to be seen elsewhere.
+ * The double of the number from `start` to `end`, rounded right, if it has at most 15 digits and a small exponent; NaN where
+ * it has more, or is none, which has to be seen elsewhere.
  */
 export function plainDouble(bytes: Buffer, start: number, end: number): number {
   let at = start
   const negative = bytes[at] === minus
   if (negative) at++
-  // A number has no zero before other digits, and a digit on both sides of its point.
-  if (end - at > exactDigitsMax || at === end) return Number.NaN
-  if (bytes[at] === zero && end - at > 1 && bytes[at + 1] !== dot) return Number.NaN
+  const first = at
+  // A number has no zero before other digits.
+  if (bytes[at] === zero && end - at > 1 && isDigit(bytes[at + 1] as number)) return Number.NaN
   let value = 0
-  let scale = 0
-  for (const first = at; at < end; at++) {
-    const byte = bytes[at] as number
-    if (byte >= zero && byte <= nine) {
-      value = value * 10 + byte - zero
-      scale *= 10
-    } else if (byte === dot && scale === 0 && at !== first && at + 1 !== end) scale = 1
-    else return Number.NaN
+  for (; at < end && isDigit(bytes[at] as number); at++) value = value * 10 + (bytes[at] as number) - zero
+  let digits = at - first
+  if (digits === 0) return Number.NaN
+  let exponent = 0
+  if (at < end && bytes[at] === dot) {
+    const fraction = ++at
+    for (; at < end && isDigit(bytes[at] as number); at++) value = value * 10 + (bytes[at] as number) - zero
+    exponent = fraction - at
+    if (exponent === 0) return Number.NaN
+    digits -= exponent
   }
-  if (scale > 1) value /= scale
+  if (digits > exactDigitsMax) return Number.NaN
+  if (at < end && ((bytes[at] as number) | 0x20) === 0x65) {
+    at++
+    const down = bytes[at] === minus
+    if (down || bytes[at] === plus) at++
+    const power = at
+    let written = 0
+    for (; at < end && isDigit(bytes[at] as number); at++)
+      written = written * 10 + (bytes[at] as number) - zero
+    if (at === power) return Number.NaN
+    exponent += down ? -written : written
+  }
+  if (at !== end || exponent > 22 || exponent < -22) return Number.NaN
+  if (exponent > 0) value *= exactPowers[exponent] as number
+  else if (exponent < 0) value /= exactPowers[-exponent] as number
   return negative ? -value : value
+}
+
+/** Up to so many characters a text is put together faster than by a call out of JavaScript. */
+const shortCharacters = 8
+
+/** The text from `start` to `end`, which is ASCII. */
+export function asciiText(bytes: Buffer, start: number, end: number): string {
+  if (end - start > shortCharacters) return bytes.toString('latin1', start, end)
+  let text = ''
+  for (let at = start; at < end; at++) text += String.fromCharCode(bytes[at] as number)
+  return text
+}
+
+function isDigit(byte: number): boolean {
+  return byte >= zero && byte <= nine
 }
