@@ -44,12 +44,18 @@ export class ProtobufWriter {
     const row = depth * fieldsPerMessage
     const start = fieldStarts[row + number] as number
     const length = (fieldEnds[row + number] as number) - start
-    this.output.copyWithin(start, start + length, this.end)
+    const stop = this.end
     this.end -= length
-    for (let other = 1; other < fieldsPerMessage; other++) {
-      if ((seen & (1 << other)) === 0 || (fieldStarts[row + other] as number) <= start) continue
-      fieldStarts[row + other] = (fieldStarts[row + other] as number) - length
-      fieldEnds[row + other] = (fieldEnds[row + other] as number) - length
+    if (start === this.end) return
+    if (this.end - start < nativeCopyBytesMin) {
+      const output = this.output
+      for (let at = start + length; at < stop; at++) output[at - length] = output[at] as number
+    } else this.output.copyWithin(start, start + length, stop)
+    for (let left = seen; left !== 0; left &= left - 1) {
+      const other = row + 31 - Math.clz32(left & -left)
+      if ((fieldStarts[other] as number) <= start) continue
+      fieldStarts[other] = (fieldStarts[other] as number) - length
+      fieldEnds[other] = (fieldEnds[other] as number) - length
     }
   }
 
