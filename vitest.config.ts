@@ -14,6 +14,8 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 120_000,
+    // Other tests use both cores meanwhile.
+    expect: { poll: { timeout: 10_000 } },
     projects: [
       {
         extends: true,

@@ -42,7 +42,7 @@ describe('deadlines', () => {
     const answered = await reply
     const tookMs = performance.now() - startedMs
     expect(inShort(answered)).toMatchObject({ status: 4, trailersOnly: true })
-    expect([tookMs > 140, tookMs < 1000]).toEqual([true, true])
+    expect([tookMs > 140, tookMs < 10_000]).toEqual([true, true])
     await expect.poll(() => ingress.budget.usedBytes).toBe(0)
     expect(ingress.stager.appended).toBe(0)
   })
@@ -51,7 +51,7 @@ describe('deadlines', () => {
     await using ingress = await serveGrpc()
     const release = ingress.stager.hold()
     await using session = await connectHttp2(ingress.port)
-    const { reply } = beginCall(session, { headers: { 'grpc-timeout': '100000u' } })
+    const { reply } = beginCall(session, { headers: { 'grpc-timeout': '1000000u' } })
     await ingress.stager.whenAppended(1)
     expect(inShort(await reply)).toEqual({
       status: 4,
@@ -82,14 +82,14 @@ describe('deadlines', () => {
     await using ingress = await serveGrpc()
     const release = ingress.stager.hold()
     await using client = new GrpcJsClient(ingress.port)
-    const { code } = await client.call(exportPathOf('traces'), oneSpan, { deadline: Date.now() + 200 })
+    const { code } = await client.call(exportPathOf('traces'), oneSpan, { deadline: Date.now() + 2000 })
     expect(code).toBe(4)
     release()
     await expect.poll(() => [ingress.budget.usedBytes, ingress.stager.rows.length]).toEqual([0, 1])
   })
 
   test('a sender that is slower than the setting allows is told UNAVAILABLE, and its connection lives on', async () => {
-    await using ingress = await serveGrpc({ requestTimeoutMs: 200 })
+    await using ingress = await serveGrpc({ requestTimeoutMs: 1000 })
     await using session = await connectHttp2(ingress.port)
     const slow = beginCall(session, { body: framed(oneSpan).subarray(0, 3), open: true })
     const silent = beginCall(session, { body: Buffer.alloc(0), open: true })
@@ -103,7 +103,7 @@ describe('deadlines', () => {
   })
 
   test('the time to come whole does not run against a commit', async () => {
-    await using ingress = await serveGrpc({ requestTimeoutMs: 100 })
+    await using ingress = await serveGrpc({ requestTimeoutMs: 1000 })
     const release = ingress.stager.hold()
     await using session = await connectHttp2(ingress.port)
     const { reply } = beginCall(session)

@@ -83,7 +83,7 @@ test.each(retried)(
 )
 
 test('E2: a server that stops, and a sender that is too slow, are worth another try', async () => {
-  await using ingress = await serveGrpc({ requestTimeoutMs: 100 })
+  await using ingress = await serveGrpc({ requestTimeoutMs: 1000 })
   await using session = await connectHttp2(ingress.port)
   const slow = await beginCall(session, { body: Buffer.alloc(0), open: true }).reply
   expect(retryInfoOf(slow)?.status.code).toBe(14)
