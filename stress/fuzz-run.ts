@@ -7,7 +7,6 @@ import {
   faultOfAccepted,
   faultOfRefusal,
   faultsOf,
-  holdMsMax,
   type ListedRule,
   type Property,
 } from './fuzz-properties.ts'
@@ -62,6 +61,8 @@ export interface FuzzOptions {
   /** The number of the first body, and how many. */
   from: number
   bodies: number
+  /** The longest that a megabyte may hold the event loop. */
+  holdMsMax: number
   /** Called now and then with the bodies tried so far. */
   onProgress?: (tried: number) => void
 }
@@ -69,8 +70,8 @@ export interface FuzzOptions {
 const violationsMax = 10
 const batchQuestions = 400
 const batchBytes = 4 * 1024 * 1024
-/** A pause of the machine, or of the garbage collector, does not come three times. */
-const repetitions = 3
+/** A pause of the machine, or of the garbage collector, does not come every time; nor is code slow for long that is often run. */
+const repetitions = 10
 const shrinkTries = 300
 /** What is printed of a body; a longer one is made again by its number. */
 const printedBytes = 1000
@@ -209,7 +210,11 @@ class FuzzRun {
   async #tryFairly(body: FuzzBody, number: number): Promise<Tried> {
     let tried = await this.#target.try(body)
     const worst = this.#tally.worstHold
-    for (let left = repetitions - 1; left > 0 && tried.holdMs > Math.min(worst.ms, holdMsMax); left--) {
+    for (
+      let left = repetitions - 1;
+      left > 0 && tried.holdMs > Math.min(worst.ms, this.#options.holdMsMax);
+      left--
+    ) {
       const again = await this.#target.try(body)
       if (again.holdMs < tried.holdMs) tried = again
     }
@@ -229,7 +234,11 @@ class FuzzRun {
     const accepted = tried.outcome.kind === 'accepted'
     const rule = accepted ? undefined : await refusalRule(body)
     const content = accepted ? await contentOf(body) : undefined
-    const faults = faultsOf(body, tried, { rule, content: typeof content === 'string' ? undefined : content })
+    const faults = faultsOf(body, tried, {
+      rule,
+      content: typeof content === 'string' ? undefined : content,
+      holdMsMax: this.#options.holdMsMax,
+    })
     const { signal, encoding, framed, body: came } = body
     const questions: { rule: RefusalRule | undefined; stored?: Question; came?: Question } = { rule }
     const { row } = tried
