@@ -104,9 +104,11 @@ function readAnyForm(bytes: Buffer, start: number, end: number, into: Integer): 
     place++
   }
   if (high !== 0 || low !== 0) {
-    for (; place < point; place++) {
-      low *= 10
-      high = high * 10 + Math.floor(low / 0x100000000)
+    // A half times 10^6 is exact as a double.
+    for (let zeros = point - place; zeros > 0; zeros -= 6) {
+      const power = zeros >= 6 ? 1_000_000 : 10 ** zeros
+      low *= power
+      high = high * power + Math.floor(low / 0x100000000)
       low >>>= 0
       if (high > 0xffffffff) return 'too large'
     }

@@ -1,7 +1,7 @@
 import { hexDigits, numberCharacters } from './digits.ts'
 import { OtlpError, quoted } from './error.ts'
 import { type JsonField, type JsonMessage, nameHash, nameHashStep } from './json-table.ts'
-import { isNumber } from './number-form.ts'
+import { isNumber, zero } from './number-form.ts'
 
 /** What a value that nobody reads may nest. */
 const skippedDepthMax = 1000
@@ -198,6 +198,25 @@ export class JsonReader {
     this.textEnd = at
     this.at = at
     return true
+  }
+
+  /** Reads a bare whole number of at most nine digits. Answers -1, and reads nothing, where something else stands. */
+  smallNumber(): number {
+    const source = this.source
+    const start = this.at
+    const last = start + 9
+    let at = start
+    let value = 0
+    for (; at < last; at++) {
+      const digit = (source[at] as number) - zero
+      // Also at the end, where it is NaN.
+      if (!(digit >= 0 && digit <= 9)) break
+      value = value * 10 + digit
+    }
+    if (at === start || numberCharacters[source[at] as number] === 1) return -1
+    if (source[start] === zero && at > start + 1) return -1
+    this.at = at
+    return value
   }
 
   /** Reads over `word`, which must stand here. */

@@ -264,6 +264,11 @@ class Conversion {
   }
 
   #double(depth: number): void {
+    const small = this.#reader.smallNumber()
+    if (small !== -1) {
+      this.#writer.double(small)
+      return
+    }
     this.#requireNumber(depth, 'a number')
     const { textBytes, textStart, textEnd } = this.#reader
     let value = plainDouble(textBytes, textStart, textEnd)
