@@ -38,6 +38,8 @@ const random = Math.random
 const STATEMENT_MS_MAX = 30_000
 const LOG_CLOSE_MS_MAX = 1_000
 const STORE_PREPARE_MS_MAX = 2_000
+/** What SIGHUP has read again. */
+const reloads: (() => Promise<void>)[] = []
 const DATABASE_RETRY_MS = { baseMs: 250, maxMs: 5_000, random }
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -98,7 +100,7 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
         openStaging: (onNotice) => openStaging(location, onNotice),
         backlog: pools.backlog,
         refusal: () => (disk?.isNearlyFull ? 'less than 1 GiB of disk is free' : undefined),
-        onHangup,
+        onHangup: (reload) => reloads.push(reload),
         log,
         metrics,
         clock,
@@ -279,24 +281,24 @@ async function untilAvailable(
 
 /**
  * Resolves when a stop begins, with SIGTERM or SIGINT above all; the second signal ends the process at once. SIGHUP is a
- * terminal that went away, unless there are files to read again.
+ * terminal that went away, unless there may be files to read again.
  */
 function stopOnSignal(stopping: AbortController, config: Config, log: Log): Promise<void> {
-  const stopSignals = ['SIGTERM', 'SIGINT', ...(config.TLS_CERT_FILE === undefined ? ['SIGHUP'] : [])]
   return new Promise((resolve) => {
     stopping.signal.addEventListener('abort', () => resolve(), { once: true })
-    for (const signal of stopSignals) {
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
       process.on(signal, () => {
+        if (signal === 'SIGHUP' && config.TLS_CERT_FILE !== undefined) {
+          log.info('signal', { signal })
+          for (const reload of reloads) void reload()
+          return
+        }
         if (stopping.signal.aborted) process.exit(exitCodes.failed)
         log.info('signal', { signal })
         stopping.abort()
       })
     }
   })
-}
-
-function onHangup(reload: () => Promise<void>): void {
-  process.on('SIGHUP', () => void reload())
 }
 
 /** A bug ends the process at once: what it held is on disk or under a lease. */

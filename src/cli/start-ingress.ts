@@ -26,7 +26,7 @@ export interface IngressParts {
   /** Why nothing can be taken now, or undefined. */
   refusal: () => string | undefined
   /** Calls back when the operator asks for files to be read again. */
-  onHangup: (reload: () => Promise<void>) => void
+  onHangup: (reload: () => Promise<void>) => unknown
   log: Log
   metrics: Metrics
   clock: Clock
@@ -38,6 +38,9 @@ export interface Doors {
   http: ListeningAddress
   grpc: ListeningAddress
 }
+
+/** The backlog is counted several times a second; a database that was not heard of for so long is away. */
+const REACHABLE_MS_MAX = 10_000
 
 /** Starts everything between the senders and the queue, from the queue to the door. */
 export async function startIngress(life: LifeCycle, config: Config, parts: IngressParts): Promise<Doors> {
@@ -54,6 +57,7 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
     onUnknown: (rows) => metrics.unknownRows.inc(rows),
   })
   await life.start(stager)
+  let countedMs = Number.NEGATIVE_INFINITY
   const overflow = new Overflow({
     policy: config.OVERFLOW_POLICY,
     sampleRate: config.OVERFLOW_SAMPLE_RATE,
@@ -61,11 +65,13 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
     bytesMax: config.STAGING_MAX_BYTES,
     count: (limit) => countBacklog(parts.backlog, limit),
     onCounted: ({ rows, bytes }) => {
+      countedMs = clock.monotonicMs()
       metrics.databaseUp.set(1)
       metrics.backlogRows.set(rows)
       metrics.backlogBytes.set(bytes)
     },
     onCountFailed: (error) => {
+      countedMs = Number.NEGATIVE_INFINITY
       metrics.databaseUp.set(0)
       log.warn('backlog_unknown', { error })
     },
@@ -104,6 +110,7 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
   const grpc = new GrpcIngress({
     ...shared,
     port: config.GRPC_PORT,
+    reachable: () => clock.monotonicMs() - countedMs < REACHABLE_MS_MAX,
     events: new IngressEvents({ log, metrics, transport: 'grpc' }),
   })
   // Together, so that one drain does not wait for the other.

@@ -34,7 +34,7 @@ export class BodyBuffer {
     const neededBytes = this.#usedBytes + chunk.length
     if (this.#usedBytes === 0) {
       if (!this.#reservation.take(chunk.length)) return false
-      this.#body = chunk
+      this.#body = 2 * chunk.length < chunk.buffer.byteLength ? copyOf(chunk) : chunk
     } else {
       if (neededBytes > this.#body.length) {
         const doubledBytes = Math.max(2 * this.#body.length, FIRST_GROWTH_BYTES)
@@ -49,4 +49,11 @@ export class BodyBuffer {
     this.#usedBytes = neededBytes
     return true
   }
+}
+
+/** A short piece would keep the whole of the read of the socket that it came with. */
+function copyOf(chunk: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(chunk.length)
+  chunk.copy(copy)
+  return copy
 }

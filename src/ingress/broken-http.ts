@@ -81,6 +81,8 @@ export class BrokenHttp {
 function meaningOf({ code, rawPacket }: ParserError): string {
   if (code === TOO_LATE) return 'the request did not come in time'
   if (code === ENDED) return 'the connection ended in the middle of a request'
+  if (code === 'HPE_HEADER_OVERFLOW') return 'the head of the request is larger than 16 KiB'
+  if (code === 'HPE_CHUNK_EXTENSIONS_OVERFLOW') return 'the chunk extensions are larger than 16 KiB'
   if (rawPacket?.subarray(0, 14).toString('latin1') === 'PRI * HTTP/2.0') {
     return 'this port takes OTLP/HTTP over HTTP/1.1; OTLP/gRPC goes to its own port, 4317 by default'
   }

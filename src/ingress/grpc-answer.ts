@@ -1,7 +1,7 @@
 import type { OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2'
 import { retryInfo, statusBody, statusWithRetryInfo } from '../otlp/answer.ts'
 import { encodeGrpcMessage, frame } from './grpc-framing.ts'
-import { type Answer, rpcCodes } from './outcome.ts'
+import type { Answer } from './outcome.ts'
 
 /** The compressions that a message may have, as a client is told them. */
 export const acceptedEncodings = 'identity,deflate,gzip,zstd'
@@ -71,6 +71,3 @@ export function openingHeaders(requestId: string | undefined): OutgoingHttpHeade
 function base64(bytes: Buffer): string {
   return bytes.toString('base64').replace(/=+$/, '')
 }
-
-/** The answer that a call has ended well, for those that stream. */
-export const ok: Answer = { httpStatus: 200, rpcCode: rpcCodes.ok, message: '', retryAfterSeconds: undefined }

@@ -48,6 +48,23 @@ export function unframe(body: Buffer): Unframed {
   return { compressed: flag === 1, message: body.subarray(PREFIX_BYTES) }
 }
 
+/**
+ * How the message of a call is compressed, by the flag before it and the call's `grpc-encoding`; undefined when it is not
+ * ("gRPC over HTTP2", Compressed-Flag).
+ *
+ * @throws {OtlpError} when the flag says that it is and nothing says how.
+ */
+export function contentEncodingOf(
+  { compressed }: Unframed,
+  encoding: string | undefined,
+): string | undefined {
+  if (!compressed) return undefined
+  if (encoding === undefined || /^\s*(?:identity)?\s*$/i.test(encoding)) {
+    throw new OtlpError('the message is marked as compressed, but grpc-encoding does not say how')
+  }
+  return encoding
+}
+
 const messageBytesMax = 1000
 
 /**
@@ -75,12 +92,12 @@ function percentEncode(character: string): string {
 const timeoutUnitMs: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 }
 
 /**
- * The milliseconds that `grpc-timeout` leaves for a call ("gRPC over HTTP2", Timeout); undefined without one.
+ * The milliseconds that `grpc-timeout` leaves for a call ("gRPC over HTTP2", Timeout); without one, infinitely many.
  *
  * @throws {OtlpError} when it is not 1 to 8 digits and a unit.
  */
-export function timeoutMsOf(header: string | undefined): number | undefined {
-  if (header === undefined) return undefined
+export function timeoutMsOf(header: string | undefined): number {
+  if (header === undefined) return Number.POSITIVE_INFINITY
   const parts = /^(\d{1,8})([HMSmun])$/.exec(header)
   const unitMs = timeoutUnitMs[parts?.[2] ?? '']
   if (unitMs === undefined) {

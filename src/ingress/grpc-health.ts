@@ -1,8 +1,9 @@
+import { once } from 'node:events'
 import type { ServerHttp2Stream } from 'node:http2'
 import { describeFile, type FileDescriptor } from '../otlp/descriptor.ts'
 import { linkMessages } from '../otlp/schema.ts'
 import { bytesOfField, varintField } from '../otlp/wire.ts'
-import { CallError, endCall, endCallWithError, readMessages, sendMessage } from './grpc-messages.ts'
+import { type AnswerCall, CallError, endCall, readMessages, sendMessage } from './grpc-messages.ts'
 import { rpcCodes } from './outcome.ts'
 
 const service = 'grpc.health.v1.Health'
@@ -59,10 +60,10 @@ export class GrpcHealth {
   }
 
   /** What answers the calls of each method, by its path. */
-  get methods(): [path: string, answer: (stream: ServerHttp2Stream) => void][] {
+  get methods(): [path: string, answer: AnswerCall][] {
     return [
-      [`/${service}/Check`, (stream) => void this.#check(stream)],
-      [`/${service}/Watch`, (stream) => void this.#watch(stream)],
+      [`/${service}/Check`, (stream, encoding) => this.#check(stream, encoding)],
+      [`/${service}/Watch`, (stream, encoding) => this.#watch(stream, encoding)],
     ]
   }
 
@@ -77,26 +78,22 @@ export class GrpcHealth {
     for (const { stream } of this.#watchers) endCall(stream, rpcCodes.unavailable, 'shutting down')
   }
 
-  async #check(stream: ServerHttp2Stream): Promise<void> {
-    try {
-      const status = this.#statusOf(await askedService(stream))
-      if (status === servingStatuses.serviceUnknown) throw new CallError(rpcCodes.notFound, 'unknown service')
-      await sendMessage(stream, varintField(1, status))
-      endCall(stream, rpcCodes.ok)
-    } catch (thrown) {
-      endCallWithError(stream, thrown)
-    }
+  async #check(stream: ServerHttp2Stream, encoding: string | undefined): Promise<void> {
+    const status = this.#statusOf(await askedService(stream, encoding))
+    if (status === servingStatuses.serviceUnknown) throw new CallError(rpcCodes.notFound, 'unknown service')
+    sendMessage(stream, varintField(1, status))
+    endCall(stream, rpcCodes.ok)
   }
 
-  async #watch(stream: ServerHttp2Stream): Promise<void> {
-    try {
-      const watcher: Watcher = { stream, service: await askedService(stream), told: undefined }
-      this.#watchers.add(watcher)
-      stream.on('close', () => this.#watchers.delete(watcher))
-      this.#tell(watcher)
-    } catch (thrown) {
-      endCallWithError(stream, thrown)
-    }
+  /** Resolves when the call has ended. */
+  async #watch(stream: ServerHttp2Stream, encoding: string | undefined): Promise<void> {
+    const watcher: Watcher = { stream, service: await askedService(stream, encoding), told: undefined }
+    if (stream.closed) return
+    const closed = once(stream, 'close')
+    this.#watchers.add(watcher)
+    this.#tell(watcher)
+    await closed
+    this.#watchers.delete(watcher)
   }
 
   #tell(watcher: Watcher): void {
@@ -104,7 +101,7 @@ export class GrpcHealth {
     // Whoever does not read is told the last of the changes when he does.
     if (status === watcher.told || watcher.stream.writableLength > 0) return
     watcher.told = status
-    void sendMessage(watcher.stream, varintField(1, status))
+    sendMessage(watcher.stream, varintField(1, status))
   }
 
   #statusOf(asked: string): ServingStatus {
@@ -113,7 +110,13 @@ export class GrpcHealth {
   }
 }
 
-async function askedService(stream: ServerHttp2Stream): Promise<string> {
-  for await (const message of readMessages(stream)) return bytesOfField(message, 1)?.toString() ?? ''
-  throw new CallError(rpcCodes.invalidArgument, 'the call has no message')
+/** The service that the one message of a call asks for. */
+async function askedService(stream: ServerHttp2Stream, encoding: string | undefined): Promise<string> {
+  const messages: Buffer[] = []
+  await readMessages(stream, encoding, (message) => messages.push(message))
+  const [message] = messages
+  if (message === undefined || messages.length > 1) {
+    throw new CallError(rpcCodes.invalidArgument, `the call has ${messages.length} messages; it takes one`)
+  }
+  return bytesOfField(message, 1)?.toString() ?? ''
 }

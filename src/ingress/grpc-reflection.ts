@@ -5,11 +5,14 @@ import { linkMessages } from '../otlp/schema.ts'
 import type { Signal } from '../otlp/signal.ts'
 import { bytesField, bytesOfField, varintField } from '../otlp/wire.ts'
 import { healthFile } from './grpc-health.ts'
-import { endCall, endCallWithError, readMessages, sendMessage } from './grpc-messages.ts'
+import { type AnswerCall, CallError, endCall, readMessages, sendMessage } from './grpc-messages.ts'
 import { rpcCodes } from './outcome.ts'
 
 /** Both versions say the same; old clients know only the second. */
 const packages = ['grpc.reflection.v1', 'grpc.reflection.v1alpha']
+
+/** How much of its answers a client may leave unread: a few times all that there is to say. */
+const UNREAD_BYTES_MAX = 256 * 1024
 
 /** Field numbers of ServerReflectionRequest (grpc/reflection/v1/reflection.proto). */
 const asked = { fileByFilename: 3, fileContainingSymbol: 4, listServices: 7 }
@@ -20,28 +23,27 @@ const answered = { originalRequest: 2, files: 4, services: 6, error: 7 }
  * Server reflection, so that `grpcurl` and the like need no .proto files ("gRPC Server Reflection Protocol"): what answers the
  * calls of each method, by its path.
  */
-export function reflectionMethods(
-  served: readonly Signal[],
-): [path: string, answer: (stream: ServerHttp2Stream) => void][] {
+export function reflectionMethods(served: readonly Signal[]): [path: string, answer: AnswerCall][] {
   const files = [...describeOtlp(served), healthFile, ...packages.map(describeReflection)]
   return packages.map((name) => [
     `/${name}.ServerReflection/ServerReflectionInfo`,
-    (stream) => void answerQuestions(stream, files),
+    (stream, encoding) => answerQuestions(stream, encoding, files),
   ])
 }
 
-async function answerQuestions(stream: ServerHttp2Stream, files: readonly FileDescriptor[]): Promise<void> {
-  try {
-    for await (const question of readMessages(stream)) {
-      await sendMessage(
-        stream,
-        Buffer.concat([bytesField(answered.originalRequest, question), answerTo(question, files)]),
-      )
+async function answerQuestions(
+  stream: ServerHttp2Stream,
+  encoding: string | undefined,
+  files: readonly FileDescriptor[],
+): Promise<void> {
+  await readMessages(stream, encoding, (question) => {
+    if (stream.writableLength > UNREAD_BYTES_MAX) {
+      throw new CallError(rpcCodes.resourceExhausted, 'too many questions before the answers were read')
     }
-    endCall(stream, rpcCodes.ok)
-  } catch (thrown) {
-    endCallWithError(stream, thrown)
-  }
+    const originalRequest = bytesField(answered.originalRequest, question)
+    sendMessage(stream, Buffer.concat([originalRequest, answerTo(question, files)]))
+  })
+  endCall(stream, rpcCodes.ok)
 }
 
 /** The answer to one question, without the question itself. */

@@ -21,9 +21,9 @@ import type { IngressEvents } from './events.ts'
 import { type ExportPath, noRoom, tooLargeMessage } from './export.ts'
 import { grpcPort, http2Start, plainRefusal, requireFirstBytes, tlsStart } from './first-bytes.ts'
 import { acceptedEncodings, answerHttp, answerMessage, answerStatus } from './grpc-answer.ts'
-import { timeoutMsOf, unframe } from './grpc-framing.ts'
+import { contentEncodingOf, timeoutMsOf, unframe } from './grpc-framing.ts'
 import { GrpcHealth } from './grpc-health.ts'
-import { endCall } from './grpc-messages.ts'
+import { type AnswerCall, CallError, endCall } from './grpc-messages.ts'
 import { type CallReading, readCall } from './grpc-read.ts'
 import { reflectionMethods } from './grpc-reflection.ts'
 import { addressOf, CLOSING_MS, endSocket, type ListeningAddress, listen } from './listening.ts'
@@ -53,6 +53,8 @@ export interface GrpcIngressOptions {
   tls: TlsCertificate | undefined
   /** Why nothing can be taken now, in a sentence for the sender; undefined when all is well. Asked for each call. */
   refusal: () => string | undefined
+  /** Whether the database answers, as health checks are told. */
+  reachable: () => boolean
   events: IngressEvents
   clock: Clock
   random: () => number
@@ -71,6 +73,8 @@ interface Call {
   /** What to do when the time is over that its client gives it. */
   onLate?: () => void
   lateMs: number
+  /** Settles when it is certain what becomes of the call, which may be after its client's time. */
+  certain?: Promise<unknown>
 }
 
 const CONNECTIONS_MAX = 10_000
@@ -79,7 +83,9 @@ const IN_HAND_MAX = 10_000
 /** Answers that their clients have not read, of about a kilobyte each; beyond it the oldest is given up. */
 const UNREAD_MAX = 10_000
 /** Calls of health and reflection, which may last for ever; beyond it the oldest is ended. */
-const QUESTIONS_MAX = 1_000
+const QUESTIONS_MAX = 200
+/** Of those on one connection. Who watches needs one. */
+const QUESTIONS_PER_CONNECTION_MAX = 16
 /** What grpc-go and the HTTP/2 specification recommend at least; a client with more to say waits or opens another. */
 const STREAMS_MAX = 100
 /** How much a client may send before we have read it, of one call and of a connection: a megabyte each round trip. */
@@ -105,7 +111,8 @@ const contentTypes = /^application\/grpc(?:\+proto)?(?:\s*;.*)?$/i
  * The OTLP/gRPC listener: unary calls on `node:http2`, whose bytes go the way of OTLP/HTTP without being decoded.
  * docs/decisions/0015 says why it is not grpc-js, with the figures.
  *
- * **Maintained invariant**: each call in `#inHand` is answered, or its client has gone, before it leaves.
+ * **Maintained invariant**: each call in `#inHand` is answered, or its client has gone, and what it staged is certain, before
+ * it leaves.
  */
 export class GrpcIngress implements Service {
   readonly name = 'grpc ingress'
@@ -113,7 +120,7 @@ export class GrpcIngress implements Service {
   readonly #signals = new Map<string, Signal>()
   readonly #health: GrpcHealth
   /** What answers the methods that take no telemetry, by path. */
-  readonly #others: ReadonlyMap<string, (stream: ServerHttp2Stream) => void>
+  readonly #others: ReadonlyMap<string, AnswerCall>
   readonly #unknownPath: Outcome
   /** Every connection, also those that have not begun to speak HTTP/2. */
   readonly #sockets = new Set<Socket>()
@@ -127,6 +134,7 @@ export class GrpcIngress implements Service {
     endCall(stream, rpcCodes.unavailable, 'too many calls of this service are open')
     this.#leave(stream)
   })
+  readonly #questionsByConnection = new WeakMap<object, Set<ServerHttp2Stream>>()
   /** Calls that were answered, until their client has read it. */
   readonly #unread = new Overdue<ServerHttp2Stream>(UNREAD_MAX, (stream) => stream.destroy())
   readonly #watch: Periodic
@@ -146,7 +154,7 @@ export class GrpcIngress implements Service {
     }
     this.#health = new GrpcHealth({
       services: names,
-      serving: () => !this.draining && refusal() === undefined,
+      serving: () => !this.draining && options.reachable() && refusal() === undefined,
     })
     this.#others = new Map([...this.#health.methods, ...reflectionMethods(options.signals)])
     this.#watch = new Periodic({ clock, pauseMs: () => WATCH_INTERVAL_MS, work: async () => this.#look() })
@@ -177,6 +185,9 @@ export class GrpcIngress implements Service {
         enablePush: false,
       },
       maxSessionMemory: SESSION_MEMORY_MB,
+      // Clients that have vanished are found out by TCP: idle connections are kept without end.
+      keepAlive: true,
+      keepAliveInitialDelay: 60_000,
     }
     const server = tls
       ? createSecureServer({ ...tls.serverOptions, ...http2Options })
@@ -268,15 +279,50 @@ export class GrpcIngress implements Service {
     if (stream.session) this.#spoken.add(stream.session as ServerHttp2Session)
     const path = headers[':path'] ?? ''
     const answer = this.#others.get(path)
-    if (answer) this.#takeQuestion(stream, answer)
+    if (answer && isGrpc(headers)) void this.#takeQuestion(stream, headers, answer)
     else void this.#handle(stream, headers, this.#signals.get(path))
     if (this.draining) stream.session?.close()
   }
 
-  #takeQuestion(stream: ServerHttp2Stream, answer: (stream: ServerHttp2Stream) => void): void {
-    this.#questions.add(stream, Number.POSITIVE_INFINITY)
-    stream.on('close', () => this.#questions.done(stream))
-    answer(stream)
+  /** Never rejects. A call that has not come whole in time is ended; one that watches stays as long as its client likes. */
+  async #takeQuestion(
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    answer: AnswerCall,
+  ): Promise<void> {
+    const { clock, requestTimeoutMs, events } = this.#options
+    const encoding = headers['grpc-encoding'] as string | undefined
+    if (encoding !== undefined && !isKnownEncoding(encoding)) {
+      endCall(stream, rpcCodes.unimplemented, unknownEncoding(encoding))
+      return
+    }
+    const onConnection = this.#questionsOf(stream)
+    if (onConnection.size >= QUESTIONS_PER_CONNECTION_MAX) {
+      endCall(
+        stream,
+        rpcCodes.resourceExhausted,
+        'too many calls of this service are open on this connection',
+      )
+      this.#leave(stream)
+      return
+    }
+    onConnection.add(stream)
+    this.#questions.add(stream, clock.monotonicMs() + requestTimeoutMs)
+    stream.on('end', () => this.#questions.keep(stream))
+    stream.on('close', () => {
+      onConnection.delete(stream)
+      this.#questions.done(stream)
+    })
+    try {
+      await answer(stream, encoding)
+    } catch (thrown) {
+      if (thrown instanceof CallError) endCall(stream, thrown.rpcCode, thrown.message)
+      else {
+        events.failed(requestIdOf(headers['x-request-id']), thrown)
+        stream.destroy()
+      }
+    }
+    this.#leave(stream)
   }
 
   /** Never rejects. */
@@ -290,8 +336,7 @@ export class GrpcIngress implements Service {
     const startedMs = clock.monotonicMs()
     const never = Number.POSITIVE_INFINITY
     const call: Call = { stream, headers, signal, requestId, startedMs, readUntilMs: never, lateMs: never }
-    const inHand = !this.draining
-    if (inHand) this.#inHand.add(call)
+    if (!this.draining) this.#inHand.add(call)
     let outcome: Outcome | undefined
     try {
       outcome = await this.#outcomeInTime(call)
@@ -301,12 +346,20 @@ export class GrpcIngress implements Service {
       events.failed(requestId, thrown)
       outcome = undefined
       stream.destroy()
-    } finally {
-      if (inHand) this.#inHand.delete(call)
-      this.#leave(stream)
-      if (this.#inHand.size === 0) this.#onLastAnswered?.()
     }
+    this.#leave(stream)
     events.answered(signal, outcome, clock.monotonicMs() - startedMs)
+    // What was told to be late may be on its way to the disk.
+    await call.certain?.catch(() => undefined)
+    this.#inHand.delete(call)
+    if (this.#inHand.size === 0) this.#onLastAnswered?.()
+  }
+
+  #questionsOf({ session }: ServerHttp2Stream): Set<ServerHttp2Stream> {
+    const known = session && this.#questionsByConnection.get(session)
+    const questions = known ?? new Set<ServerHttp2Stream>()
+    if (session && known === undefined) this.#questionsByConnection.set(session, questions)
+    return questions
   }
 
   #leave(stream: ServerHttp2Stream): void {
@@ -319,11 +372,10 @@ export class GrpcIngress implements Service {
   /** The outcome, or that the client's time was over before there was one: what was begun then goes on to its end. */
   async #outcomeInTime(call: Call): Promise<Outcome | undefined> {
     try {
-      const timeoutMs = timeoutMsOf(call.headers['grpc-timeout'] as string | undefined)
       const reservation = new Reservation(this.#options.budget)
       const outcome = this.#outcomeOf(call, reservation).finally(() => reservation.release())
-      if (timeoutMs === undefined) return await outcome
-      call.lateMs = call.startedMs + timeoutMs
+      call.certain = outcome
+      if (call.lateMs === Number.POSITIVE_INFINITY) return await outcome
       const late = new Promise<Outcome>((resolve) => {
         call.onLate = () => resolve(tooLate)
       })
@@ -360,9 +412,10 @@ export class GrpcIngress implements Service {
     if (signal === undefined) return this.#unknownPath
     const encoding = headers['grpc-encoding'] as string | undefined
     if (encoding !== undefined && !isKnownEncoding(encoding)) {
-      const message = `grpc-encoding is ${quoted(encoding)}; known are ${acceptedEncodings}`
-      return { kind: 'unknown_encoding', message }
+      return { kind: 'unknown_encoding', message: unknownEncoding(encoding) }
     }
+    // Set before anything is waited for: the caller looks at it.
+    call.lateMs = startedMs + timeoutMsOf(headers['grpc-timeout'] as string | undefined)
     const full = refusal()
     if (full !== undefined) {
       events.refusing(requestId, full)
@@ -388,16 +441,13 @@ export class GrpcIngress implements Service {
       case 'cut_off':
         return shuttingDown
     }
-    const { compressed, message } = unframe(body)
-    events.received(signal, message.length)
-    if (compressed && isIdentity(encoding)) {
-      throw new OtlpError('the message is marked as compressed, but grpc-encoding does not say how')
-    }
+    const unframed = unframe(body)
+    events.received(signal, unframed.message.length)
     return exportPath.accept({
       signal,
       format: 'protobuf',
-      contentEncoding: compressed ? encoding : undefined,
-      body: message,
+      contentEncoding: contentEncodingOf(unframed, encoding),
+      body: unframed.message,
       tenant: 'default',
       requestId,
       reservation,
@@ -430,10 +480,15 @@ export class GrpcIngress implements Service {
     }
     this.#beginning.look(nowMs)
     this.#unread.look(nowMs)
+    this.#questions.look(nowMs)
     this.#health.look()
   }
 }
 
-function isIdentity(encoding: string | undefined): boolean {
-  return encoding === undefined || /^\s*(?:identity)?\s*$/i.test(encoding)
+function isGrpc(headers: IncomingHttpHeaders): boolean {
+  return headers[':method'] === 'POST' && contentTypes.test(headers['content-type'] ?? '')
+}
+
+function unknownEncoding(encoding: string): string {
+  return `grpc-encoding is ${quoted(encoding)}; known are ${acceptedEncodings}`
 }

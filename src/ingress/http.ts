@@ -15,11 +15,12 @@ import { formatOf, mediaTypes } from './content-type.ts'
 import { answerHeaders, type Cors, isPreflight, preflightHeaders, type RawHeaders } from './cors.ts'
 import type { IngressEvents } from './events.ts'
 import { type ExportPath, noRoom, tooLargeMessage } from './export.ts'
-import { requireFirstBytes, tlsStart } from './first-bytes.ts'
+import { plainRefusal, requireFirstBytes, tlsStart } from './first-bytes.ts'
 import {
   addressOf,
   CLOSING_MS,
   closeServer,
+  endSocket,
   type ListeningAddress,
   listen,
   listenOnSocket,
@@ -135,6 +136,8 @@ export class HttpIngress implements Service {
       keepAliveTimeout: KEEP_ALIVE_MS,
       headersTimeout: requestTimeoutMs,
       requestTimeout: requestTimeoutMs,
+      // Node's own refusal would have no sentence, no request id and no line in the log.
+      requireHostHeader: false,
       connectionsCheckingInterval: Math.min(CHECK_MS_MAX, Math.ceil(requestTimeoutMs / 10)),
       keepAlive: true,
       keepAliveInitialDelay: 60_000,
@@ -150,6 +153,13 @@ export class HttpIngress implements Service {
     // Without these two Node itself tells the client to go on, or answers 417, before anybody has looked.
     server.on('checkContinue', listener)
     server.on('checkExpectation', listener)
+    server.on('connect', (_, socket) => {
+      endSocket(
+        socket as Socket,
+        plainRefusal('only POST is served here', { status: '405 Method Not Allowed' }),
+        clock,
+      )
+    })
     const brokenHttp = new BrokenHttp({ events, clock, inHand: this.#inHand })
     server.on('clientError', (error, socket) => brokenHttp.answer(error, socket as Socket))
     server.on('drop', () => events.connectionDropped(CONNECTIONS_MAX))
@@ -292,6 +302,9 @@ export class HttpIngress implements Service {
     if (this.#inHand.size > IN_HAND_MAX) {
       events.inFlightFull(requestId, 'max_inflight_requests')
       return tooMany
+    }
+    if (incoming.headers.host === undefined && incoming.httpVersion === '1.1') {
+      return { kind: 'malformed', message: 'a request of HTTP/1.1 must have a Host' }
     }
     const admission = rateLimit?.take()
     if (admission?.ok === false) {

@@ -22,6 +22,11 @@ export class Overdue<Item extends object> {
     if (oldest !== undefined) this.#stop(oldest)
   }
 
+  /** From now on `item` has all the time that it likes. */
+  keep(item: Item): void {
+    if (this.#untilMs.has(item)) this.#untilMs.set(item, Number.POSITIVE_INFINITY)
+  }
+
   /** It has ended. */
   done(item: Item): void {
     this.#untilMs.delete(item)

@@ -88,6 +88,21 @@ export async function unpack(
   return { bytes, gzip: decoder === gunzip ? body : undefined }
 }
 
+/**
+ * The same for a short body, where we stand.
+ *
+ * @throws {OtlpError} for an unknown encoding, a damaged body, or bytes after its end.
+ * @throws {BodyTooLargeError} when more than `limitBytes` would come out.
+ */
+export function unpackAtOnce(contentEncoding: string, body: Buffer, limitBytes: number): Buffer {
+  const decoder = decoderOf(contentEncoding.trim().toLowerCase(), body)
+  if (body.length > limitBytes) throw new BodyTooLargeError(limitBytes)
+  if (decoder === undefined || body.length === 0) return body
+  const bytes = inflateAtOnce(decoder, body, limitBytes)
+  if (bytes === undefined) throw new BodyTooLargeError(limitBytes)
+  return bytes
+}
+
 /** Whether `unpack` knows this content encoding. */
 export function isKnownEncoding(contentEncoding: string): boolean {
   return /^\s*(?:identity|(?:x-)?gzip|deflate|zstd)?\s*$/i.test(contentEncoding)

@@ -219,7 +219,10 @@ function fileName(packageName: string, file: string): string {
   return `${packageName.replaceAll('.', '/')}/${file}.proto`
 }
 
-/** The .proto files of OTLP with their services for `served`, as the public ones say them. */
+/**
+ * The .proto files of OTLP with their services for `served`, as the public ones say them, without what no request refers to: the
+ * names of flag bits and the messages for files.
+ */
 export function describeOtlp(served: readonly Signal[]): FileDescriptor[] {
   const files: FileDescriptor[] = []
   const fullNames = new Map<string, string>()

@@ -5,12 +5,14 @@
 export function varint(bytes: Buffer, at: number): number {
   let value = 0
   let scale = 1
-  for (;;) {
-    const byte = bytes[at++] as number
+  // No varint has more than ten bytes; in what goes on for longer the scale would become infinite, and the value NaN.
+  for (const end = at + 10; at < end; at++) {
+    const byte = bytes[at] as number
     value += (byte & 0x7f) * scale
     if (!(byte >= 0x80)) return value
     scale *= 0x80
   }
+  return value
 }
 
 /** Where the varint that starts at `at` ends. */
@@ -79,7 +81,7 @@ export function fieldEnd(bytes: Buffer, at: number, tag: number): number {
       default:
         at += 4
     }
-    if (openGroups === 0 || at >= bytes.length) return at
+    if (openGroups === 0 || !(at < bytes.length)) return at
     tag = varint(bytes, at)
     at = varintEnd(bytes, at)
   }

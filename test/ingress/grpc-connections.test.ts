@@ -86,7 +86,7 @@ describe('E8: right data, wrong port', () => {
     )
     for (const { socket } of connections) socket.pause()
     await expect.poll(() => ingress.connections()).toBe(20)
-    await expect.poll(() => ingress.connections(), { timeout: 5000 }).toBe(0)
+    await expect.poll(() => ingress.connections()).toBe(0)
     for (const { socket } of connections) socket.destroy()
   })
 })
@@ -99,19 +99,19 @@ describe('connections', () => {
     const connections = starts.map((start) => new RawConnection(ingress.port).write(start))
     await Promise.all(connections.map(({ closed }) => closed))
     const tookMs = performance.now() - startedMs
-    expect([tookMs > 250, tookMs < 3000]).toEqual([true, true])
+    expect([tookMs > 250, tookMs < 20_000]).toEqual([true, true])
     for (const { socket } of connections) socket.destroy()
     await expect.poll(() => ingress.connections()).toBe(0)
     expect(ingress.lines()).toEqual([])
   })
 
   test('one that has begun stays open without a call, and its pings are answered', async () => {
-    await using ingress = await serveGrpc({ requestTimeoutMs: 200 })
+    await using ingress = await serveGrpc({ requestTimeoutMs: 1000 })
     await using idle = new FrameConnection(ingress.port)
     await using session = await connectHttp2(ingress.port)
     expect(asSuccess(await beginCall(session).reply)).toEqual(fullSuccess)
     for (let count = 0; count < 10; count++) {
-      await systemClock.sleep(100)
+      await systemClock.sleep(200)
       await idle.ping(`idle ${count}`)
     }
     const [error] = await new Promise<unknown[]>((resolve) => session.http2.ping((...told) => resolve(told)))
@@ -175,7 +175,7 @@ describe('connections', () => {
 
 describe('what is open', () => {
   test('answers that are not read are given up when the time is over', async () => {
-    await using ingress = await serveGrpc({ requestTimeoutMs: 300 })
+    await using ingress = await serveGrpc({ requestTimeoutMs: 1000 })
     await using connection = new FrameConnection(ingress.port, { begin: false })
     connection.write(
       preface,
@@ -205,20 +205,21 @@ describe('what is open', () => {
     })
     expect(ingress.lines()).toMatchObject([{ event: 'in_flight_full', reason: 'max_inflight_requests' }])
     for (const session of others) session.http2.destroy()
-    await expect.poll(() => ingress.connections(), { timeout: 10_000 }).toBe(1)
+    await expect.poll(() => ingress.connections()).toBe(1)
     expect(asSuccess(await beginCall(first).reply)).toEqual(fullSuccess)
     await first[Symbol.asyncDispose]()
   })
 
-  test('of more than 1,000 watchers and stalled questions the oldest is ended, and whoever asks is answered', async () => {
+  test('of more than 200 watchers and stalled questions the oldest is ended, and whoever asks is answered', async () => {
     await using ingress = await serveGrpc()
-    const sessions = await Promise.all(Array.from({ length: 11 }, () => connectHttp2(ingress.port)))
+    const sessions = await Promise.all(Array.from({ length: 14 }, () => connectHttp2(ingress.port)))
     const watch = { headers: { ':path': '/grpc.health.v1.Health/Watch' }, body: framed(Buffer.alloc(0)) }
     const check = { ...watch, headers: { ':path': '/grpc.health.v1.Health/Check' } }
     const stalled = { ...check, body: Buffer.alloc(0), open: true }
     const opened: OpenCall[] = []
     for (const session of sessions.slice(1)) {
-      const calls = Array.from({ length: 100 }, (_, index) => beginCall(session, index % 2 ? watch : stalled))
+      const length = Math.min(16, 200 - opened.length)
+      const calls = Array.from({ length }, (_, index) => beginCall(session, index % 2 ? watch : stalled))
       opened.push(...calls)
       await new Promise((resolve) => session.http2.ping(resolve))
     }

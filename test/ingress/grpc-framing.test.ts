@@ -305,7 +305,7 @@ describe('pieces', () => {
   test('grpc-timeout is read in every unit', () => {
     const read = ['1H', '1M', '1S', '1m', '1u', '1n', '0n', '99999999H', '00000001S'].map(timeoutMsOf)
     expect(read).toEqual([3_600_000, 60_000, 1000, 1, 1e-3, 1e-6, 0, 99_999_999 * 3_600_000, 1000])
-    expect(timeoutMsOf(undefined)).toBe(undefined)
+    expect(timeoutMsOf(undefined)).toBe(Number.POSITIVE_INFINITY)
   })
 
   test('a grpc-timeout that is none is INVALID_ARGUMENT and is quoted', async () => {

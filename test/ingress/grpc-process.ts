@@ -143,6 +143,7 @@ async function serveOurs(parts: Parts & { events: IngressEvents }): Promise<numb
     requestTimeoutMs: 60_000,
     tls: undefined,
     refusal: () => undefined,
+    reachable: () => true,
     clock: systemClock,
     random: Math.random,
   })

@@ -62,6 +62,7 @@ export async function serveGrpc(options: GrpcServeOptions = {}): Promise<ServedG
     requestTimeoutMs: 60_000,
     tls: undefined,
     refusal: () => refusal,
+    reachable: () => true,
     events,
     clock: systemClock,
     random: Math.random,
