@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import os from 'node:os'
 import { parseArgs } from 'node:util'
+import { holdTimesMs } from '../test/otlp/hold-times.ts'
 import { minioBinary } from '../test/support/minio.ts'
 import { benchLoops, type LoopFigure } from './bench-loops.ts'
 import { benchBodies, benchSettings, benchSetups, benchWhole, type WholeFigure } from './bench-whole.ts'
@@ -13,6 +14,9 @@ const usage = `usage: node stress/bench.ts [--json] [--loops | --whole]
   --json   prints the same as JSON on standard output
   --loops  only the inner loops
   --whole  only the whole processes`
+
+/** The others are shorter. */
+const holdsShown = 8
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
@@ -34,9 +38,10 @@ async function main(): Promise<void> {
     say(`  others use this machine (load ${busy.toFixed(1)}): every figure will be worse than it could be`)
   }
   const loops = values.whole ? [] : await benchLoops(say)
+  const holds = values.whole ? {} : holdTimesMs()
   const whole = values.loops ? undefined : await measureWhole(say)
   if (values.json) {
-    console.log(JSON.stringify({ machine, loops, ...whole }, null, 2))
+    console.log(JSON.stringify({ machine, loops, holds, ...whole }, null, 2))
     return
   }
   console.log(
@@ -45,6 +50,13 @@ async function main(): Promise<void> {
       .join('\n'),
   )
   if (loops.length > 0) console.log(`\nInner loops\n\n${loopsTable(loops)}`)
+  const longest = Object.entries(holds).sort(([, one], [, other]) => other - one)
+  if (longest.length > 0) {
+    const rows = longest.slice(0, holdsShown).map(([name, ms]) => [name, `${ms.toFixed(1)} ms`])
+    console.log(
+      `\nRequests of 1 MB that hold the event loop longest\n\n${renderTable([['request', 'hold'], ...rows], [56, 10])}`,
+    )
+  }
   if (whole !== undefined) {
     console.log(
       `\nWhole processes: ${JSON.stringify(benchSettings)}, PostgreSQL ${whole.postgresVersion} ${JSON.stringify(postgresSettings)}\n\n${wholeTable(whole.figures)}`,
