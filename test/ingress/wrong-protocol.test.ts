@@ -43,7 +43,9 @@ test('a head of 20 kB is 431', async () => {
   await using ingress = await serveIngress()
   const connection = new RawConnection(ingress.port)
   connection.write(head(`X-Long: ${'x'.repeat(20_000)}`))
-  await connection.until(/^HTTP\/1\.1 431 Request Header Fields Too Large\r\n/)
+  await connection.until(
+    /^HTTP\/1\.1 431 Request Header Fields Too Large\r\n[\s\S]*"the head of the request is larger than 16 KiB"/,
+  )
   connection.socket.destroy()
 })
 
@@ -116,4 +118,20 @@ test('CONNECT is answered by closing the connection, and harms nobody', async ()
   answer.resume()
   expect(answer.statusCode).toBe(200)
   connection.socket.destroy()
+})
+
+test('a request without a Host, and CONNECT, are refused with a sentence', async () => {
+  await using ingress = await serveIngress()
+  const connection = new RawConnection(ingress.port)
+  connection.write('POST /v1/traces HTTP/1.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n')
+  const hostless = await connection.until(/\}$/)
+  expect(hostless).toMatch(/^HTTP\/1\.1 400 Bad Request\r\n/)
+  expect(hostless).toMatch(/"a request of HTTP\/1\.1 must have a Host"/)
+  connection.socket.destroy()
+  const tunnel = new RawConnection(ingress.port)
+  tunnel.write('CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n')
+  expect(await tunnel.until(/\}$/)).toMatch(
+    /^HTTP\/1\.1 405 Method Not Allowed\r\n[\s\S]*"only POST is served here"/,
+  )
+  tunnel.socket.destroy()
 })

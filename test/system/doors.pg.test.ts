@@ -144,3 +144,19 @@ test('SIGHUP takes up a new certificate, and an open connection goes on', async 
   expect([await answered(after), after.reusedSocket]).toEqual([200, true])
   agent.destroy()
 })
+
+test('SIGHUP ends no worker that has the settings of TLS too', async () => {
+  const worker = await startSluice(
+    {
+      DATABASE_URL: database.databaseUrl,
+      DATA_DIR: join(folder, 'data'),
+      TLS_CERT_FILE: join(folder, 'tls.crt'),
+      TLS_KEY_FILE: join(folder, 'tls.key'),
+    },
+    ['--role', 'worker'],
+  )
+  process.kill(worker.process.pid, 'SIGHUP')
+  await expect.poll(() => worker.process.countEvents('signal')).toBe(1)
+  expect((await fetch(`${worker.adminUrl}/health/ready`)).status).toBe(200)
+  expect(await worker.process.terminate()).toBe(0)
+})
