@@ -1,5 +1,6 @@
 import { constants, crc32, deflateRawSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { damageBytes } from './fuzz-bytes.ts'
+import { lengthField } from './fuzz-protobuf.ts'
 import type { SeededRandom } from './seeded-random.ts'
 
 /** What a body says that it is packed with. */
@@ -102,12 +103,17 @@ export function packWell(random: SeededRandom, encoding: FuzzEncoding, content: 
   }
 }
 
+/** What is small when packed: zeros, or a request that holds them in a field that nobody knows. */
+function bomb(random: SeededRandom): Buffer {
+  const zeros = Buffer.alloc(random.pick([100_000, 1_500_000, 6_000_000]))
+  return random.chance(0.5) ? zeros : lengthField(1000, zeros)
+}
+
 /** The same with something wrong with it: in its frame, in its bytes, or it is another encoding. */
 export function packBadly(random: SeededRandom, encoding: FuzzEncoding, content: Buffer): Buffer {
   if (random.chance(0.05))
     return packWell(random, random.pick(['gzip', 'deflate', 'zstd', 'identity']), content)
-  if (random.chance(0.02))
-    return packWell(random, encoding, Buffer.alloc(random.pick([100_000, 1_500_000, 6_000_000])))
+  if (random.chance(0.02)) return packWell(random, encoding, bomb(random))
   if (random.chance(0.02)) return packWell(random, encoding, packWell(random, encoding, content))
   const good = packWell(random, encoding, content)
   return encoding === 'gzip' ? wrongGzip(random, good) : damageBytes(random, good)

@@ -63,12 +63,13 @@ function written(fields: readonly FieldNode[], into: Buffer[] = []): Buffer[] {
 /** A varint, written in `padding` bytes more than it needs. */
 export function varintBytes(value: number | bigint, padding = 0): Buffer {
   const bytes: number[] = []
-  let left = BigInt.asUintN(64, BigInt(value))
-  while (left >= 0x80n) {
-    bytes.push(Number(left & 0x7fn) | 0x80)
-    left >>= 7n
+  if (typeof value === 'number') {
+    for (; value >= 0x80; value = Math.floor(value / 0x80)) bytes.push((value % 0x80) | 0x80)
+    bytes.push(value)
+  } else {
+    for (; value >= 0x80n; value >>= 7n) bytes.push(Number(value & 0x7fn) | 0x80)
+    bytes.push(Number(value))
   }
-  bytes.push(Number(left))
   for (; padding > 0; padding--) {
     bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) | 0x80
     bytes.push(0)
@@ -89,11 +90,16 @@ function lists(fields: FieldNode[], into: FieldNode[][] = []): FieldNode[][] {
   return into
 }
 
+/** A copy with all that is in it, or a field might come to stand in itself. */
+function copyOf(field: FieldNode): FieldNode {
+  return { ...field, children: field.children?.map(copyOf) }
+}
+
 type Change = (random: SeededRandom, list: FieldNode[], place: number, strangers: FieldNode[][]) => void
 
 const changes: readonly [Change, ...Change[]] = [
   // Twice the same.
-  (_, list, place) => void list.splice(place, 0, list[place] as FieldNode),
+  (_, list, place) => void list.splice(place, 0, copyOf(list[place] as FieldNode)),
   // One less.
   (_, list, place) => void list.splice(place, 1),
   // Another order.
@@ -105,7 +111,7 @@ const changes: readonly [Change, ...Change[]] = [
   (random, list, place, strangers) => {
     const from = strangers[random.between(0, strangers.length - 1)] ?? []
     const stranger = from[random.between(0, Math.max(0, from.length - 1))]
-    if (stranger !== undefined) list.splice(place, random.between(0, 1), stranger)
+    if (stranger !== undefined) list.splice(place, random.between(0, 1), copyOf(stranger))
   },
   // Another number or wire type.
   (random, list, place) => change(list, place, { number: random.between(0, 40) }),

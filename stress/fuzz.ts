@@ -19,10 +19,10 @@ examples:
   node stress/fuzz.ts --bodies 10000
   node stress/fuzz.ts --seed 7 --from 123456 --bodies 1 --workers 1    tries one body of an earlier run again`
 
-/** What may be left on the heap of a thread after a collection, beyond what was there when a tenth was tried. */
-const heapGrowthMax = 48 * 1024 * 1024
+/** What may be left on the heaps of all threads after a collection, beyond what was there when a tenth was tried. */
+const heapGrowthMax = 32 * 1024 * 1024
 /** The same for all memory of the process. */
-const residentGrowthMax = 200 * 1024 * 1024
+const residentGrowthMax = 256 * 1024 * 1024
 const progressMs = 2000
 /** The longest that a megabyte may hold the event loop. */
 const holdMsMax = 50
