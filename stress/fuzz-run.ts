@@ -73,7 +73,7 @@ const batchQuestions = 400
 const batchBytes = 4 * 1024 * 1024
 /** A pause of the machine, or of the garbage collector, does not come every time; nor is code slow for long that is often run. */
 const repetitions = 10
-const shrinkTries = 300
+const shrinkTries = 1500
 /** What is printed of a body; a longer one is made again by its number. */
 const printedBytes = 1000
 
