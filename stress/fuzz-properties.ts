@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import { gunzipSync, gzipSync } from 'node:zlib'
+import { PREFIX_BYTES } from '../src/ingress/grpc-framing.ts'
 import { messageCharactersMax } from '../src/otlp/error.ts'
 import { decodeSummary } from '../src/otlp/summary.ts'
 import { walk } from '../src/otlp/walk.ts'
@@ -50,7 +51,7 @@ export const listedRules = {
     'a known field with a value of another kind, which Python puts among the unknown fields: the data would be lost',
   number_size: 'a varint of more than 64 bits: Go refuses it, and whoever does not cuts it off',
   size: 'larger than MAX_BODY_BYTES as it came or unpacked',
-  padding: 'zeros after the last gzip member: they would hide what follows in an object from some readers',
+  padding: 'zeros after a gzip member: they would hide what follows in an object from some readers',
   gzip_header:
     'a gzip header with a wrong checksum or reserved flags, which Python does not look at (RFC 1952, 2.3.1.2)',
 } as const
@@ -181,15 +182,24 @@ function listedRule(body: FuzzBody, rule: RefusalRule): ListedRule | undefined {
     case 'number_size':
     case 'size':
       return rule
-    case 'compression': {
+    case 'compression':
       if (body.encoding !== 'gzip') return undefined
-      const packed = body.framed ? body.body.subarray(5) : body.body
-      const flags = packed[3] ?? 0
-      if ((flags & 0xe2) !== 0) return 'gzip_header'
-      return packed.at(-1) === 0 ? 'padding' : undefined
-    }
+      return gzipRule(body.framed ? body.body.subarray(PREFIX_BYTES) : body.body)
     default:
       return undefined
+  }
+}
+
+/** What zlib says of a gzip header that Python takes. */
+const headerFaults = ['header crc mismatch', 'unknown header flags set']
+
+function gzipRule(packed: Buffer): ListedRule | undefined {
+  try {
+    // It stops without an error where no further member begins.
+    const { engine } = gunzipSync(packed, { info: true }) as unknown as { engine: { bytesWritten: number } }
+    return packed[engine.bytesWritten] === 0 ? 'padding' : undefined
+  } catch (error) {
+    return error instanceof Error && headerFaults.includes(error.message) ? 'gzip_header' : undefined
   }
 }
 

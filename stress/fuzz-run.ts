@@ -28,6 +28,8 @@ export interface WorstHold {
   number: number
   family: Family
   bytes: number
+  /** What stands in its middle. */
+  middle: string
 }
 
 /** A body of which a property is not true. */
@@ -119,7 +121,7 @@ function emptyTally(): FuzzTally {
       families.map((family) => [family, { tried: 0, accepted: 0, repaired: 0, refused: {} }]),
     ) as Record<Family, FamilyTally>,
     listed: {},
-    worstHold: { ms: 0, number: -1, family: 'protobuf', bytes: 0 },
+    worstHold: { ms: 0, number: -1, family: 'protobuf', bytes: 0, middle: '' },
     violations: [],
     violated: 0,
     heapBytes: { early: 0, late: 0 },
@@ -224,7 +226,11 @@ class FuzzRun {
       if (again.holdMs < tried.holdMs) tried = again
     }
     if (tried.holdMs > worst.ms) {
-      this.#tally.worstHold = { ms: tried.holdMs, number, family: body.family, bytes: body.body.length }
+      const { family, format, body: bytes } = body
+      const half = Math.floor(bytes.length / 2)
+      const encoding = format === 'json' ? 'latin1' : 'hex'
+      const middle = bytes.toString(encoding, half, half + 24)
+      this.#tally.worstHold = { ms: tried.holdMs, number, family, bytes: bytes.length, middle }
     }
     return tried
   }

@@ -153,7 +153,7 @@ function report(
     '\nRefused although Python decodes them, by listed rule\n',
     renderTable([['rule', 'bodies', 'reason'], ...listed], [12, 7, 90]),
     `\n${figures.bodies} bodies in ${figures.seconds.toFixed(0)} s, ${figures.bodiesPerSecond.toFixed(0)} a second; ${tally.violated} FAILED`,
-    `event loop: ${worstHold.ms.toFixed(1)} ms at worst (limit ${holdMsMax}), by body ${worstHold.number} (${worstHold.family}, ${worstHold.bytes} bytes); the least of several tries, in CPU time`,
+    `event loop: ${worstHold.ms.toFixed(1)} ms at worst (limit ${holdMsMax}), by body ${worstHold.number} (${worstHold.family}, ${worstHold.bytes} bytes, in its middle ${JSON.stringify(worstHold.middle)}); the least of several tries, in CPU time`,
     `memory: ${megabytes(figures.heapGrowth)} more on the heaps at the end than after a tenth, ${megabytes(figures.residentGrowth)} more resident`,
   ].join('\n')
 }
