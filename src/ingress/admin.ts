@@ -106,7 +106,7 @@ export class AdminServer implements Service {
   async stop(giveUp: AbortSignal): Promise<void> {
     const server = this.#server
     if (server === undefined || !server.listening) return
-    await closeServer(server, this.#options.clock, giveUp)
+    await closeServer(server, this.#options.clock, giveUp, () => server.closeAllConnections())
   }
 }
 

@@ -31,10 +31,10 @@ const faults: Record<string, BrokenOff> = { [TOO_LATE]: 'too_slow', [ENDED]: 'cu
  * so; else there is no request, so the answer is JSON. The connection ends with either.
  */
 export class BrokenHttp {
-  readonly #options: { events: IngressEvents; clock: Clock; inHand: ReadonlySet<ServerResponse> }
+  readonly #options: { events: IngressEvents; clock: Clock; inHand: Iterable<ServerResponse> }
   readonly #refused = new WeakSet<Socket>()
 
-  constructor(options: { events: IngressEvents; clock: Clock; inHand: ReadonlySet<ServerResponse> }) {
+  constructor(options: { events: IngressEvents; clock: Clock; inHand: Iterable<ServerResponse> }) {
     this.#options = options
   }
 

@@ -26,7 +26,8 @@ import { GrpcHealth } from './grpc-health.ts'
 import { type AnswerCall, CallError, endCall } from './grpc-messages.ts'
 import { type CallReading, readCall } from './grpc-read.ts'
 import { reflectionMethods } from './grpc-reflection.ts'
-import { addressOf, CLOSING_MS, endSocket, type ListeningAddress, listen } from './listening.ts'
+import { InHand, shuttingDown, tooMany } from './in-hand.ts'
+import { addressOf, closeServer, endSocket, type ListeningAddress, listen } from './listening.ts'
 import { type Outcome, partialSuccess, refusalAnswer, rpcCodes } from './outcome.ts'
 import { Overdue } from './overdue.ts'
 import type { RateLimit } from './rate-limit.ts'
@@ -78,8 +79,6 @@ interface Call {
 }
 
 const CONNECTIONS_MAX = 10_000
-/** A connection may begin many calls without waiting for an answer, and each takes memory beside its bytes. */
-const IN_HAND_MAX = 10_000
 /** Answers that their clients have not read, of about a kilobyte each; beyond it the oldest is given up. */
 const UNREAD_MAX = 10_000
 /** Calls of health and reflection, which may last for ever; beyond it the oldest is ended. */
@@ -97,13 +96,6 @@ const HEADER_BYTES_MAX = 8 * 1024
 const SESSION_MEMORY_MB = 16
 /** How exactly deadlines are kept. */
 const WATCH_INTERVAL_MS = 50
-/** As over HTTP: an upload that has not come whole by then would use up the grace of all that stops later. */
-const DRAIN_UPLOAD_MS = 2_000
-/** The whole of a drain. Nothing honest takes longer: every request is answered 8 s after it came. */
-const DRAIN_MS_MAX = 8_000
-
-const shuttingDown: Outcome = { kind: 'shutting_down', message: 'shutting down' }
-const tooMany: Outcome = { kind: 'no_room', message: 'too many requests are in flight' }
 const tooLate: Outcome = { kind: 'too_late', message: 'the call was not done when its time was over' }
 const contentTypes = /^application\/grpc(?:\+proto)?(?:\s*;.*)?$/i
 
@@ -127,7 +119,7 @@ export class GrpcIngress implements Service {
   readonly #sessions = new Set<ServerHttp2Session>()
   /** Connections that have brought at least one call. */
   readonly #spoken = new WeakSet<ServerHttp2Session>()
-  readonly #inHand = new Set<Call>()
+  readonly #inHand = new InHand<Call>()
   /** Connections that have not come to the end of how HTTP/2 begins. */
   readonly #beginning = new Overdue<ServerHttp2Session>(CONNECTIONS_MAX, (session) => session.destroy())
   readonly #questions = new Overdue<ServerHttp2Stream>(QUESTIONS_MAX, (stream) => {
@@ -141,7 +133,6 @@ export class GrpcIngress implements Service {
   #server: Http2Server | Http2SecureServer | undefined
   #draining = false
   #stopped: Promise<void> | undefined
-  #onLastAnswered: (() => void) | undefined
 
   constructor(options: GrpcIngressOptions) {
     this.#options = options
@@ -238,27 +229,14 @@ export class GrpcIngress implements Service {
     const server = this.#server
     if (server === undefined || !server.listening) return
     const { clock } = this.#options
-    const answered = new AbortController()
-    this.#onLastAnswered = () => answered.abort()
-    if (this.#inHand.size === 0) answered.abort()
-    const over = AbortSignal.any([giveUp, answered.signal])
     this.#health.stop()
     for (const session of this.#sessions) session.close()
-    await clock.sleep(DRAIN_UPLOAD_MS, over)
-    for (const { reading } of this.#inHand) reading?.breakOff('cut_off')
-    await clock.sleep(DRAIN_MS_MAX - DRAIN_UPLOAD_MS - CLOSING_MS, over)
+    await this.#inHand.drain(clock, giveUp, ({ reading }) => reading?.breakOff('cut_off'))
     await this.#watch.stop()
-    const closed = new AbortController()
-    const closing = new Promise<void>((resolve) => {
-      server.close(() => {
-        closed.abort()
-        resolve()
-      })
+    await closeServer(server, clock, giveUp, () => {
+      // Not their sessions, which would wait for what a client does not read.
+      for (const socket of this.#sockets) socket.destroy()
     })
-    await clock.sleep(CLOSING_MS, AbortSignal.any([giveUp, closed.signal]))
-    // Not their sessions, which would wait for what a client does not read.
-    for (const socket of this.#sockets) socket.destroy()
-    await closing
   }
 
   #opened(session: ServerHttp2Session): void {
@@ -351,8 +329,7 @@ export class GrpcIngress implements Service {
     events.answered(signal, outcome, clock.monotonicMs() - startedMs)
     // What was told to be late may be on its way to the disk.
     await call.certain?.catch(() => undefined)
-    this.#inHand.delete(call)
-    if (this.#inHand.size === 0) this.#onLastAnswered?.()
+    this.#inHand.done(call)
   }
 
   #questionsOf({ session }: ServerHttp2Stream): Set<ServerHttp2Stream> {
@@ -395,7 +372,7 @@ export class GrpcIngress implements Service {
     const { rateLimit, maxBodyBytes, events, refusal, exportPath, requestTimeoutMs } = this.#options
     const { stream, headers, signal, requestId, startedMs } = call
     if (this.draining) return shuttingDown
-    if (this.#inHand.size > IN_HAND_MAX) {
+    if (this.#inHand.overfull) {
       events.inFlightFull(requestId, 'max_inflight_requests')
       return tooMany
     }

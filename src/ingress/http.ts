@@ -16,9 +16,9 @@ import { answerHeaders, type Cors, isPreflight, preflightHeaders, type RawHeader
 import type { IngressEvents } from './events.ts'
 import { type ExportPath, noRoom, tooLargeMessage } from './export.ts'
 import { plainRefusal, requireFirstBytes, tlsStart } from './first-bytes.ts'
+import { InHand, shuttingDown, tooMany } from './in-hand.ts'
 import {
   addressOf,
-  CLOSING_MS,
   closeServer,
   endSocket,
   type ListeningAddress,
@@ -71,14 +71,6 @@ const KEEP_ALIVE_MS = 620_000
 /** How often is looked for overdue requests: at least so often, and ten times within the timeout. */
 const CHECK_MS_MAX = 5_000
 const CONNECTIONS_MAX = 10_000
-/** A connection may send many requests without waiting for an answer, and each takes memory beside its bytes. */
-const IN_HAND_MAX = 10_000
-/** When a drain begins, an upload has so long to come whole; a stalled one would use up the grace of all that stops later. */
-const DRAIN_UPLOAD_MS = 2_000
-/** The whole of a drain. Nothing honest takes longer: every request is answered 8 s after it came. */
-const DRAIN_MS_MAX = 8_000
-const shuttingDown: Outcome = { kind: 'shutting_down', message: 'shutting down' }
-const tooMany: Outcome = { kind: 'no_room', message: 'too many requests are in flight' }
 const ALLOWED_METHODS = 'OPTIONS, POST'
 
 /**
@@ -93,12 +85,11 @@ export class HttpIngress implements Service {
   readonly name = 'http ingress'
   readonly #options: HttpIngressOptions
   readonly #unknownPath: Outcome
-  readonly #inHand = new Set<ServerResponse>()
+  readonly #inHand = new InHand<ServerResponse>()
   readonly #servers: Server[] = []
   /** The connections below TLS: one that has not agreed on it yet is unknown to the server of HTTP. */
   readonly #unsecured = new Set<Socket>()
   #stopped: Promise<void> | undefined
-  #onLastAnswered: (() => void) | undefined
 
   constructor(options: HttpIngressOptions) {
     this.#options = options
@@ -202,18 +193,14 @@ export class HttpIngress implements Service {
     const servers = this.#servers.filter(({ listening }) => listening)
     if (servers.length === 0) return
     const { clock } = this.#options
-    const answered = new AbortController()
-    this.#onLastAnswered = () => answered.abort()
-    if (this.#inHand.size === 0) answered.abort()
-    const over = AbortSignal.any([giveUp, answered.signal])
-    await clock.sleep(DRAIN_UPLOAD_MS, over)
-    for (const { req } of this.#inHand) breakOffReading(req.socket, 'cut_off')
-    await clock.sleep(DRAIN_MS_MAX - DRAIN_UPLOAD_MS - CLOSING_MS, over)
-    const cut = (server: Server) => {
-      server.closeAllConnections()
-      for (const socket of this.#unsecured) socket.destroy()
-    }
-    await Promise.all(servers.map((server) => closeServer(server, clock, giveUp, cut)))
+    await this.#inHand.drain(clock, giveUp, ({ req }) => breakOffReading(req.socket, 'cut_off'))
+    const closing = servers.map((server) =>
+      closeServer(server, clock, giveUp, () => {
+        server.closeAllConnections()
+        for (const socket of this.#unsecured) socket.destroy()
+      }),
+    )
+    await Promise.all(closing)
   }
 
   #listener(): (incoming: IncomingMessage, outgoing: ServerResponse) => void {
@@ -266,8 +253,7 @@ export class HttpIngress implements Service {
     }
     const requestId = requestIdOf(incoming.headers['x-request-id'])
     const startedMs = clock.monotonicMs()
-    const inHand = !this.draining
-    if (inHand) this.#inHand.add(outgoing)
+    if (!this.draining) this.#inHand.add(outgoing)
     let outcome: Outcome | undefined
     try {
       const reservation = new Reservation(budget)
@@ -283,8 +269,7 @@ export class HttpIngress implements Service {
       outcome = undefined
       outgoing.destroy()
     } finally {
-      if (inHand) this.#inHand.delete(outgoing)
-      if (this.#inHand.size === 0) this.#onLastAnswered?.()
+      this.#inHand.done(outgoing)
     }
     events.answered(signal, outcome, clock.monotonicMs() - startedMs)
   }
@@ -299,7 +284,7 @@ export class HttpIngress implements Service {
   ): Promise<Outcome | undefined> {
     const { rateLimit, budget, maxBodyBytes, events, refusal, exportPath } = this.#options
     if (this.draining) return shuttingDown
-    if (this.#inHand.size > IN_HAND_MAX) {
+    if (this.#inHand.overfull) {
       events.inFlightFull(requestId, 'max_inflight_requests')
       return tooMany
     }

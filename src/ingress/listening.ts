@@ -1,6 +1,5 @@
 import { once } from 'node:events'
 import { lstat, rm, stat } from 'node:fs/promises'
-import type { Server as HttpServer } from 'node:http'
 import { type AddressInfo, connect, type ListenOptions, type Server, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import type { Clock } from '../foundation/clock.ts'
@@ -114,10 +113,10 @@ export const CLOSING_MS = 1_000
  * overdue, so after `CLOSING_MS`, or when `giveUp` aborts, `cut` ends what is left.
  */
 export async function closeServer(
-  server: HttpServer,
+  server: Server,
   clock: Clock,
   giveUp: AbortSignal,
-  cut: (server: HttpServer) => void = () => server.closeAllConnections(),
+  cut: () => void,
 ): Promise<void> {
   const closed = new AbortController()
   const closing = new Promise<void>((resolve) => {
@@ -127,7 +126,7 @@ export async function closeServer(
     })
   })
   await clock.sleep(CLOSING_MS, AbortSignal.any([giveUp, closed.signal]))
-  cut(server)
+  cut()
   await closing
 }
 
