@@ -1,13 +1,13 @@
-import { OtlpError, type OtlpRule, shortPath } from './error.ts'
+import { OtlpError } from './error.ts'
 import { BadStrings, repairStrings } from './repair.ts'
-import { type Field, messageDepthMax, wireTypeOf } from './schema.ts'
+import { messageDepthMax } from './schema.ts'
 import type { Signal } from './signal.ts'
 import type { Summary } from './summary.ts'
 import { TraceHashSet } from './trace-hash-set.ts'
 import { validUtf8 } from './utf8.ts'
+import { fault, fieldFault, mismatch, openStack } from './walk-stack.ts'
 import {
   fieldKinds,
-  fieldOfTag,
   fieldOps,
   firstKindWithEnd,
   groupKind,
@@ -45,11 +45,7 @@ const varintBytesMax = 10
 const groupStart = 3
 const groupEnd = 4
 
-// The walk never yields and never calls itself, so one stack serves all.
-let ends = new Int32Array(messageDepthMax + 1)
-let kinds = new Uint8Array(messageDepthMax + 1)
-/** The tag by which each message was entered; of a group, the tag of its start. */
-let tags = new Int32Array(messageDepthMax + 1)
+// The walk never yields and never calls itself, so one set serves all.
 const traceHashes = new TraceHashSet()
 
 /**
@@ -81,11 +77,7 @@ function walkFrom(
   requestKind: number,
   { signal, body, maxDepth }: { signal: Signal; body: Buffer; maxDepth: number },
 ): Walked {
-  if (ends.length <= maxDepth) {
-    ends = new Int32Array(maxDepth + 1)
-    kinds = new Uint8Array(maxDepth + 1)
-    tags = new Int32Array(maxDepth + 1)
-  }
+  const { ends, kinds, tags } = openStack(maxDepth)
   traceHashes.clear()
   const services = new Set<string>()
   let servicesCut = false
@@ -502,46 +494,4 @@ function skipVarint(
     }
     if (byte < 0x80) return at
   }
-}
-
-function mismatch(kind: number, tag: number): string {
-  const field = fieldOfTag(kind, tag) as Field
-  return `has the wire type ${tag & 7} where ${wireTypeOf(field)} belongs`
-}
-
-/** The names of the fields that were entered on the way to `depth`, and their kinds. */
-function path(signal: Signal, depth: number): string[] {
-  const names: string[] = []
-  let kind = requestKinds[signal]
-  for (let level = 1; level <= depth; level++) {
-    names.push(nameOf(kind, tags[level] as number))
-    kind = kinds[level] as number
-  }
-  return names
-}
-
-function nameOf(kind: number, tag: number): string {
-  return fieldOfTag(kind, tag)?.name ?? `field ${tag >>> 3}`
-}
-
-function fault(signal: Signal, depth: number, at: number, what: string): OtlpError {
-  const where = path(signal, depth)
-  const inside = where.length === 0 ? 'the request' : shortPath(where.join('.'))
-  return new OtlpError(`not an export request of ${signal}: ${inside} has ${what} at byte ${at}`)
-}
-
-function fieldFault(
-  signal: Signal,
-  depth: number,
-  at: number,
-  tag: number,
-  what: string,
-  rule?: OtlpRule,
-): OtlpError {
-  const where = path(signal, depth)
-  where.push(nameOf(kinds[depth] as number, tag))
-  return new OtlpError(
-    `not an export request of ${signal}: ${shortPath(where.join('.'))} at byte ${at} ${what}`,
-    rule,
-  )
 }
