@@ -11,7 +11,6 @@ import type { Verdict } from './fuzz-judge.ts'
 import { countElsewhere, summaryElsewhere } from './fuzz-summary.ts'
 import type { RefusalRule, Tried } from './fuzz-target.ts'
 
-const megabyte = 1024 * 1024
 /** What stands behind a request in the same object. */
 const next = Buffer.from('the next request')
 const packedNext = gzipSync(next)
@@ -30,7 +29,6 @@ export const properties = {
   items: 'the items are those that protobufjs counts',
   summary: 'the summary of a good request is what protobufjs sees',
   json: 'JSON that is accepted is JSON to JSON.parse',
-  hold: 'no megabyte holds the event loop for longer than it may',
   python: 'what is stored is decoded by opentelemetry-proto for Python',
   refusal: 'what Python decodes to the bottom is accepted, save for the listed rules',
   needless: 'what Python decodes to the bottom is not repaired',
@@ -63,7 +61,7 @@ export type ListedRule = keyof typeof listedRules
 export function faultsOf(
   body: FuzzBody,
   tried: Tried,
-  seen: { rule: RefusalRule | undefined; content: Buffer | undefined; holdMsMax: number },
+  seen: { rule: RefusalRule | undefined; content: Buffer | undefined },
 ): Fault[] {
   const faults: Fault[] = []
   const fault = (property: Property, detail: unknown) =>
@@ -81,14 +79,6 @@ export function faultsOf(
     fault('message', JSON.stringify(outcome.message))
   }
   if (body.intact && !accepted) fault('intact', 'message' in outcome ? outcome.message : outcome.kind)
-  // What is larger may take as much longer.
-  const size = Math.max(seen.content?.length ?? 0, body.body.length)
-  if (tried.holdMs > seen.holdMsMax * Math.max(1, size / megabyte)) {
-    fault(
-      'hold',
-      `${tried.holdMs.toFixed(1)} ms for ${size} bytes, where a megabyte may take ${seen.holdMsMax}`,
-    )
-  }
   if (!accepted && seen.rule === undefined) fault('outcome', `refused by no rule: ${outcome.kind}`)
   if (row === undefined) {
     if (accepted && (seen.content === undefined || (body.format === 'protobuf' && seen.content.length > 0))) {

@@ -22,8 +22,9 @@ export interface FamilyTally {
   refused: Partial<Record<RefusalRule, number>>
 }
 
-/** The body that held the event loop for the longest time. */
-export interface WorstHold {
+/** A body that held the event loop for long. */
+export interface SlowBody {
+  /** For each megabyte, of the body as it came or unpacked. */
   ms: number
   number: number
   family: Family
@@ -51,7 +52,8 @@ export interface FuzzTally {
   families: Record<Family, FamilyTally>
   /** Bodies that Python decodes and a listed rule refuses. */
   listed: Partial<Record<ListedRule, number>>
-  worstHold: WorstHold
+  /** The slowest first; others ran at the same time, see `measureAlone`. */
+  slowest: SlowBody[]
   violations: Violation[]
   /** How many there were in all. */
   violated: number
@@ -64,8 +66,6 @@ export interface FuzzOptions {
   /** The number of the first body, and how many. */
   from: number
   bodies: number
-  /** The longest that a megabyte may hold the event loop. */
-  holdMsMax: number
   /** Called now and then with the bodies tried so far. */
   onProgress?: (tried: number) => void
 }
@@ -73,8 +73,15 @@ export interface FuzzOptions {
 const violationsMax = 10
 const batchQuestions = 400
 const batchBytes = 4 * 1024 * 1024
+/** Below this a hold is not looked at. */
+const slowMs = 10
+const slowestMax = 8
 /** A pause of the machine, or of the garbage collector, does not come every time; nor is code slow for long that is often run. */
-const repetitions = 10
+const triesAmongOthers = 3
+const triesAlone = 20
+/** Below this no further try is made. */
+const quickMs = 20
+const megabyte = 1024 * 1024
 const shrinkTries = 1500
 /** What is printed of a body; a longer one is made again by its number. */
 const printedBytes = 1000
@@ -106,7 +113,7 @@ export function joinTallies(tallies: readonly FuzzTally[]): FuzzTally {
       addCounts(into.refused, refused)
     }
     addCounts(joined.listed, tally.listed)
-    if (tally.worstHold.ms > joined.worstHold.ms) joined.worstHold = tally.worstHold
+    joined.slowest = slowestOf([...joined.slowest, ...tally.slowest])
     joined.violations.push(...tally.violations)
     joined.violated += tally.violated
     joined.heapBytes.early += tally.heapBytes.early
@@ -121,7 +128,7 @@ function emptyTally(): FuzzTally {
       families.map((family) => [family, { tried: 0, accepted: 0, repaired: 0, refused: {} }]),
     ) as Record<Family, FamilyTally>,
     listed: {},
-    worstHold: { ms: 0, number: -1, family: 'protobuf', bytes: 0, middle: '' },
+    slowest: [],
     violations: [],
     violated: 0,
     heapBytes: { early: 0, late: 0 },
@@ -133,6 +140,41 @@ function addCounts<K extends string>(
   counts: Partial<Record<K, number>>,
 ): void {
   for (const name of Object.keys(counts) as K[]) into[name] = (into[name] ?? 0) + (counts[name] ?? 0)
+}
+
+function slowestOf(bodies: readonly SlowBody[]): SlowBody[] {
+  return bodies.toSorted((one, other) => other.ms - one.ms).slice(0, slowestMax)
+}
+
+/**
+ * How long those bodies hold the event loop while nothing else of the fuzzer runs, the slowest first: two threads that share
+ * a core take half again as long for the same.
+ */
+export async function measureAlone(seed: number, slowest: readonly SlowBody[]): Promise<SlowBody[]> {
+  const target = new FuzzTarget()
+  const bodies = new FuzzBodies(seed)
+  const alone: SlowBody[] = []
+  for (const { number } of slowest)
+    alone.push(await measured(target, number, bodies.make(number), triesAlone))
+  return slowestOf(alone)
+}
+
+/** The least of several tries. */
+async function measured(
+  target: FuzzTarget,
+  number: number,
+  body: FuzzBody,
+  tries: number,
+): Promise<SlowBody> {
+  const content = await contentOf(body)
+  const bytes = Math.max(body.body.length, typeof content === 'string' ? 0 : content.length)
+  let ms = Number.POSITIVE_INFINITY
+  for (let left = tries; left > 0 && ms > quickMs; left--) {
+    ms = Math.min(ms, (await target.try(body)).holdMs / Math.max(1, bytes / megabyte))
+  }
+  const half = Math.floor(body.body.length / 2)
+  const middle = body.body.toString(body.format === 'json' ? 'latin1' : 'hex', half, half + 24)
+  return { ms, number, family: body.family, bytes: body.body.length, middle }
 }
 
 interface Asked {
@@ -180,7 +222,8 @@ class FuzzRun {
 
   async #one(number: number): Promise<void> {
     const body = this.#bodies.make(number)
-    const tried = await this.#tryFairly(body, number)
+    const tried = await this.#target.try(body)
+    if (tried.holdMs >= slowMs) await this.#noteSlow(number, body)
     const tally = this.#tally.families[body.family]
     tally.tried++
     if (tried.outcome.kind === 'accepted') {
@@ -213,26 +256,9 @@ class FuzzRun {
     if (this.#asked.length >= batchQuestions || this.#askedBytes >= batchBytes) await this.#ask()
   }
 
-  /** One try; more where it took long, of which the shortest counts. */
-  async #tryFairly(body: FuzzBody, number: number): Promise<Tried> {
-    let tried = await this.#target.try(body)
-    const worst = this.#tally.worstHold
-    for (
-      let left = repetitions - 1;
-      left > 0 && tried.holdMs > Math.min(worst.ms, this.#options.holdMsMax);
-      left--
-    ) {
-      const again = await this.#target.try(body)
-      if (again.holdMs < tried.holdMs) tried = again
-    }
-    if (tried.holdMs > worst.ms) {
-      const { family, format, body: bytes } = body
-      const half = Math.floor(bytes.length / 2)
-      const encoding = format === 'json' ? 'latin1' : 'hex'
-      const middle = bytes.toString(encoding, half, half + 24)
-      this.#tally.worstHold = { ms: tried.holdMs, number, family, bytes: bytes.length, middle }
-    }
-    return tried
+  async #noteSlow(number: number, body: FuzzBody): Promise<void> {
+    const slow = await measured(this.#target, number, body, triesAmongOthers)
+    this.#tally.slowest = slowestOf([...this.#tally.slowest, slow])
   }
 
   async #see(
@@ -248,7 +274,6 @@ class FuzzRun {
     const faults = faultsOf(body, tried, {
       rule,
       content: typeof content === 'string' ? undefined : content,
-      holdMsMax: this.#options.holdMsMax,
     })
     const { signal, encoding, framed, body: came } = body
     const questions: { rule: RefusalRule | undefined; stored?: Question; came?: Question } = { rule }
@@ -298,7 +323,7 @@ class FuzzRun {
   }
 
   async #told(number: number, body: FuzzBody, fault: Fault): Promise<Violation> {
-    const smaller = fault.property === 'hold' ? body : await this.#shrunk(body, fault.property)
+    const smaller = await this.#shrunk(body, fault.property)
     Error.stackTraceLimit = 30
     const { bug } = await this.#target.try(smaller)
     Error.stackTraceLimit = 0

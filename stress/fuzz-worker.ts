@@ -7,5 +7,5 @@ export type FuzzNews = { readonly tried: number } | { readonly tally: FuzzTally 
 const port = parentPort
 if (port === null) throw new Error('fuzz-worker.ts is started by fuzz.ts')
 const say = (news: FuzzNews) => port.postMessage(news)
-const options = workerData as Pick<FuzzOptions, 'seed' | 'from' | 'bodies' | 'holdMsMax'>
+const options = workerData as Pick<FuzzOptions, 'seed' | 'from' | 'bodies'>
 say({ tally: await runFuzz({ ...options, onProgress: (tried) => say({ tried }) }) })
