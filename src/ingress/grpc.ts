@@ -327,8 +327,7 @@ export class GrpcIngress implements Service {
     }
     this.#leave(stream)
     events.answered(signal, outcome, clock.monotonicMs() - startedMs)
-    // What was told to be late may be on its way to the disk.
-    await call.certain?.catch(() => undefined)
+    if (outcome === tooLate) await this.#untilCertain(call)
     this.#inHand.done(call)
   }
 
@@ -337,6 +336,15 @@ export class GrpcIngress implements Service {
     const questions = known ?? new Set<ServerHttp2Stream>()
     if (session && known === undefined) this.#questionsByConnection.set(session, questions)
     return questions
+  }
+
+  /** Waits for what was told to be late and may be on its way to the disk. Nobody else hears of how that ends. */
+  async #untilCertain({ certain, requestId }: Call): Promise<void> {
+    try {
+      await certain
+    } catch (thrown) {
+      if (!(thrown instanceof OtlpError)) this.#options.events.failed(requestId, thrown)
+    }
   }
 
   #leave(stream: ServerHttp2Stream): void {

@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { ExportPath } from '../../src/ingress/export.ts'
+import type { Outcome } from '../../src/ingress/outcome.ts'
 import {
   asSuccess,
   beginCall,
@@ -222,4 +224,16 @@ describe('E4: calls that are reset', () => {
     await expect.poll(() => [ingress.budget.usedBytes, ingress.connections()]).toEqual([0, 1])
     expect([ingress.stager.rows.length, uncaught]).toEqual([1, []])
   })
+})
+
+test('a bug that shows only after the time of a client is over is in the log, once', async () => {
+  const { promise, reject } = Promise.withResolvers<Outcome>()
+  const exportPath = { accept: () => promise } as unknown as ExportPath
+  await using ingress = await serveGrpc({ exportPath })
+  await using session = await connectHttp2(ingress.port)
+  const headers = { 'grpc-timeout': '100m', 'x-request-id': 'late' }
+  expect((await beginCall(session, { headers }).reply).status).toBe(4)
+  reject(new Error('a bug'))
+  await expect.poll(() => ingress.lines()).toMatchObject([{ event: 'request_failed', request_id: 'late' }])
+  expect(ingress.budget.usedBytes).toBe(0)
 })
