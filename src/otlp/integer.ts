@@ -1,4 +1,4 @@
-import { dot, isNumber, minus, nine, plus, zero } from './number-form.ts'
+import { dot, isNumber, minus, nine, plainDouble, plus, zero } from './number-form.ts'
 
 /** A whole number that was read from its text: its amount as halves of 64 bits, and its sign. */
 export interface Integer {
@@ -13,6 +13,8 @@ export type IntegerFault = 'no number' | 'no whole number' | 'too large' | 'too 
 const digitsMax = 20
 /** Longer texts are not looked at. */
 const charactersMax = 100
+/** Powers of ten by which a half may be multiplied and stay exact as a double. */
+const powers = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000]
 /** An exponent beyond it says nothing more: the text has no digits to make up for it. */
 const exponentMax = 1_000_000
 
@@ -73,7 +75,16 @@ export function readInteger(
 
 function readAnyForm(bytes: Buffer, start: number, end: number, into: Integer): IntegerFault | undefined {
   if (end - start > charactersMax) return 'too long'
-  if (!isNumber(bytes, start, end)) return 'no number'
+  // Of at most 15 digits no fraction is near enough to a whole number to be rounded to it, and below 2^53 each is exact.
+  const double = plainDouble(bytes, start, end)
+  if (Number.isSafeInteger(double)) {
+    const amount = Math.abs(double)
+    into.negative = bytes[start] === minus
+    into.high = Math.floor(amount / 0x100000000)
+    into.low = amount >>> 0
+    return undefined
+  }
+  if (Number.isNaN(double) && !isNumber(bytes, start, end)) return 'no number'
   const negative = bytes[start] === minus
   const first = negative ? start + 1 : start
   // Where the digits end, and how many of them stand before the point once the exponent has moved it.
@@ -106,7 +117,7 @@ function readAnyForm(bytes: Buffer, start: number, end: number, into: Integer): 
   if (high !== 0 || low !== 0) {
     // A half times 10^6 is exact as a double.
     for (let zeros = point - place; zeros > 0; zeros -= 6) {
-      const power = zeros >= 6 ? 1_000_000 : 10 ** zeros
+      const power = powers[Math.min(zeros, 6)] as number
       low *= power
       high = high * power + Math.floor(low / 0x100000000)
       low >>>= 0

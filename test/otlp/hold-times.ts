@@ -7,7 +7,7 @@ import { type CostlyRequest, costlyRequests } from './costly-requests.ts'
 const turnsMin = 5
 const turnsMax = 40
 /** What is below this needs no further turn. */
-const goodMs = 40
+const goodMs = 30
 /** What `referenceLoop` takes on one core of the machine that the figures of docs/performance.md are of, when it is quiet. */
 const referenceMs = 20
 
