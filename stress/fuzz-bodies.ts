@@ -1,3 +1,4 @@
+import { gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import type { Format } from '../src/otlp/answer.ts'
 import { protobufFromJson } from '../src/otlp/json-to-protobuf.ts'
@@ -9,6 +10,7 @@ import { damageBytes, splice } from './fuzz-bytes.ts'
 import { type FuzzEncoding, framed, framedBadly, packBadly, packWell } from './fuzz-framing.ts'
 import { changeJson, floodOfValues } from './fuzz-json.ts'
 import { changeFields, floodOfFields } from './fuzz-protobuf.ts'
+import { maxBodyBytes } from './fuzz-target.ts'
 import { type SeededRandom, seededRandom } from './seeded-random.ts'
 
 /** What is tried of a body: the request as protobuf, as JSON, what it is compressed with, or its frame in a gRPC call. */
@@ -39,7 +41,7 @@ const allSignals = Object.keys(signals) as Signal[]
 const bodiesPerRound = 4000
 /** Good requests that fast-check makes of each signal in a round. */
 const requestsPerRound = 24
-/** One of so many bodies is a megabyte of one small thing. */
+/** One of so many bodies is a megabyte of one small thing, every other one as much as is let through, as gzip. */
 const floodEvery = 2000
 const floodBytes = 1024 * 1024
 
@@ -183,11 +185,25 @@ export class FuzzBodies {
   }
 }
 
-/** A megabyte of one thing. */
+/** Much of one thing. */
 function flood(random: SeededRandom, signal: Signal): FuzzBody {
   const format = random.pick<Format>(['protobuf', 'json'])
+  const packed = random.chance(0.5)
+  const bytes = packed ? maxBodyBytes - 64 : floodBytes
   const { body } =
-    format === 'json' ? floodOfValues(random, signal, floodBytes) : floodOfFields(random, signal, floodBytes)
+    format === 'json' ? floodOfValues(random, signal, bytes) : floodOfFields(random, signal, bytes)
+  if (packed) {
+    const sent = gzipSync(body)
+    return {
+      family: 'compression',
+      signal,
+      format,
+      encoding: 'gzip',
+      framed: false,
+      body: sent,
+      intact: false,
+    }
+  }
   const family = format === 'json' ? 'JSON' : 'protobuf'
   return { family, signal, format, encoding: 'identity', framed: false, body, intact: false }
 }

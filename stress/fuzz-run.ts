@@ -24,7 +24,7 @@ export interface FamilyTally {
 
 /** A body that held the event loop for long. */
 export interface SlowBody {
-  /** For each megabyte, of the body as it came or unpacked. */
+  /** For each megabyte of the body as it came. */
   ms: number
   number: number
   family: Family
@@ -166,11 +166,9 @@ async function measured(
   body: FuzzBody,
   tries: number,
 ): Promise<SlowBody> {
-  const content = await contentOf(body)
-  const bytes = Math.max(body.body.length, typeof content === 'string' ? 0 : content.length)
   let ms = Number.POSITIVE_INFINITY
   for (let left = tries; left > 0 && ms > quickMs; left--) {
-    ms = Math.min(ms, (await target.try(body)).holdMs / Math.max(1, bytes / megabyte))
+    ms = Math.min(ms, (await target.try(body)).holdMs / Math.max(1, body.body.length / megabyte))
   }
   const half = Math.floor(body.body.length / 2)
   const middle = body.body.toString(body.format === 'json' ? 'latin1' : 'hex', half, half + 24)

@@ -55,14 +55,15 @@ const sources = new Map(
     .map((file) => [file, withoutComments(read(file))]),
 )
 
-/** The files of ours that a file imports, by their paths from the root; without `import type` if only values count. */
+/** The files of ours that a file imports, or runs as a thread, by their paths from the root; without `import type` if only values count. */
 function imports(file: string, text: string, { values = false } = {}): string[] {
   const statements = text.matchAll(
-    /^(?:import|export)\b(?: (type)\b)?[^'";]*?['"](\.[^'"]+)['"]|import\(\s*'(\.[^']+)'/gm,
+    /^(?:import|export)\b(?: (type)\b)?[^'";]*?['"](\.[^'"]+)['"]|import\(\s*'(\.[^']+)'|`(\S+)\$\{path\.extname\(/gm,
   )
   return [...statements]
     .filter(([, isType]) => !(values && isType === 'type'))
-    .map(([, , specifier, dynamic]) => path.posix.join(path.posix.dirname(file), specifier ?? dynamic ?? ''))
+    .map(([, , specifier, dynamic, thread]) => specifier ?? dynamic ?? `${thread}.ts`)
+    .map((specifier) => path.posix.join(path.posix.dirname(file), specifier))
 }
 
 const partOf = (file: string) => file.split('/')[1] ?? ''

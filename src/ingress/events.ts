@@ -97,7 +97,10 @@ export class IngressEvents {
   }
 
   /** There is no room for another request: for its bytes, or for itself. */
-  inFlightFull(requestId: string, reason: 'max_inflight_bytes' | 'max_inflight_requests'): void {
+  inFlightFull(
+    requestId: string,
+    reason: 'max_inflight_bytes' | 'max_inflight_requests' | 'large_bodies',
+  ): void {
     this.#log.warn('in_flight_full', { reason, request_id: requestId })
   }
 

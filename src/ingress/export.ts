@@ -4,13 +4,12 @@ import { asFailure } from '../foundation/failure.ts'
 import type { Format } from '../otlp/answer.ts'
 import { BodyTooLargeError, pack, type Unpacked, unpack } from '../otlp/compression.ts'
 import { OtlpError } from '../otlp/error.ts'
-import { protobufFromJson } from '../otlp/json-to-protobuf.ts'
+import { type ReadRequest, readRequest } from '../otlp/read-request.ts'
 import type { Encoding, Signal } from '../otlp/signal.ts'
-import { encodeSummary } from '../otlp/summary.ts'
-import { type Walked, walk } from '../otlp/walk.ts'
 import type { StagedRow } from '../queue/copy-format.ts'
 import type { OverflowDecision } from '../queue/overflow.ts'
 import type { IngressEvents } from './events.ts'
+import { LargeBodies } from './large-bodies.ts'
 import type { Outcome } from './outcome.ts'
 import type { Reservation } from './reservation.ts'
 
@@ -35,6 +34,8 @@ export interface ExportOptions {
   clock: Clock
 }
 
+/** Unpacked bodies up to this length are read where we stand: the worst of them holds everybody else for 33 ms. */
+export const READ_AT_ONCE_BYTES_MAX = 1024 ** 2
 /** Bodies that became larger than they promised are unpacked so many at a time; see `#unpack`. */
 const UNPACKING_MAX = 3
 /** More than this are not let wait for it: each takes a tenth of a second, and a sender waits ten. */
@@ -50,14 +51,16 @@ const PAYLOAD_BYTES_MAX = 255 * 1024 ** 2
 
 /**
  * The way of every export from its bytes to its commit, the same for all signals, formats and protocols:
- * decompress, turn JSON into protobuf, walk, overflow policy, stage.
+ * decompress, read (JSON becomes protobuf), overflow policy, stage.
  */
 export class ExportPath {
   readonly #options: ExportOptions
   readonly #gate = pLimit(UNPACKING_MAX)
+  readonly #largeBodies: LargeBodies
 
   constructor(options: ExportOptions) {
     this.#options = options
+    this.#largeBodies = new LargeBodies(options.clock)
   }
 
   /**
@@ -82,20 +85,20 @@ export class ExportPath {
     const unpacked = await this.#unpack(request)
     if (unpacked === undefined) return this.#noRoom(requestId)
     const { bytes, gzip } = unpacked
-    const protobuf = format === 'json' ? protobufFromJson(signal, bytes) : bytes
-    if (protobuf !== bytes && !reservation.take(protobuf.length)) return this.#noRoom(requestId)
-    const walked = walk(signal, protobuf)
-    if (walked.body !== protobuf && !reservation.take(walked.body.length)) return this.#noRoom(requestId)
-    this.#options.events.walked(signal, walked.items, walked.repairedStrings)
-    // Only what says nothing at all is not staged: a request of unknown fields alone may be a newer sender's data.
-    if (walked.body.length === 0) return accepted
-
-    // What came compressed is kept compressed: as it came if those very bytes are what was walked, else packed again.
+    // What came compressed is kept compressed: as it came if those very bytes are what was read, else packed again.
     const encoding: Encoding = bytes === body ? 'identity' : 'gzip'
-    let payload = walked.body
-    if (encoding === 'gzip') {
-      payload = gzip !== undefined && walked.body === bytes ? gzip : await pack(walked.body)
-    }
+    const read =
+      bytes.length > READ_AT_ONCE_BYTES_MAX
+        ? await this.#largeBodies.read(signal, format, bytes)
+        : readRequest(signal, format, bytes)
+    if (read === undefined) return this.#noRoom(requestId, 'large_bodies')
+    if (!read.asItCame && !reservation.take(read.body.length)) return this.#noRoom(requestId)
+    this.#options.events.walked(signal, read.items, read.repairedStrings)
+    // Only what says nothing at all is not staged: a request of unknown fields alone may be a newer sender's data.
+    if (read.body.length === 0) return accepted
+
+    let payload = read.body
+    if (encoding === 'gzip') payload = gzip !== undefined && read.asItCame ? gzip : await pack(read.body)
 
     if (payload.length > PAYLOAD_BYTES_MAX) {
       const message = `the request would be stored as ${payload.length} bytes; a row holds at most ${PAYLOAD_BYTES_MAX}`
@@ -105,18 +108,18 @@ export class ExportPath {
     const decision = this.#options.overflow.decide(payload.length)
     switch (decision.outcome) {
       case 'stage':
-        return this.#stage(request, walked, { encoding, payload })
+        return this.#stage(request, read, { encoding, payload })
       case 'reject':
         this.#options.events.queueSaturated(requestId, signal)
         return { kind: 'queue_full', message: 'the queue is full', waitedMs: 0 }
       case 'drop':
-        this.#options.events.loadShedding(requestId, signal, decision.policy, walked.items)
-        return { kind: 'dropped', items: walked.items, policy: decision.policy }
+        this.#options.events.loadShedding(requestId, signal, decision.policy, read.items)
+        return { kind: 'dropped', items: read.items, policy: decision.policy }
     }
   }
 
-  #noRoom(requestId: string): Outcome {
-    this.#options.events.inFlightFull(requestId, 'max_inflight_bytes')
+  #noRoom(requestId: string, reason: 'max_inflight_bytes' | 'large_bodies' = 'max_inflight_bytes'): Outcome {
+    this.#options.events.inFlightFull(requestId, reason)
     return noRoom
   }
 
@@ -142,7 +145,7 @@ export class ExportPath {
 
   async #stage(
     { signal, tenant, requestId }: ExportRequest,
-    { items, summary, body }: Walked,
+    { items, summary, body }: ReadRequest,
     { encoding, payload }: { encoding: Encoding; payload: Buffer },
   ): Promise<Outcome> {
     const { stager, overflow, events, clock } = this.#options
@@ -156,7 +159,7 @@ export class ExportPath {
         items,
         unpackedBytes: body.length,
         requestId,
-        summary: encodeSummary(summary),
+        summary,
         payload,
       }
       await stager.append(row)

@@ -1,0 +1,58 @@
+import path from 'node:path'
+import pLimit from 'p-limit'
+import { Piscina } from 'piscina'
+import type { Clock } from '../foundation/clock.ts'
+import type { Format } from '../otlp/answer.ts'
+import { OtlpError } from '../otlp/error.ts'
+import type { ReadRequest } from '../otlp/read-request.ts'
+import type { Signal } from '../otlp/signal.ts'
+import type { LargeBodyAnswer, LargeBodyTask } from './large-body-thread.ts'
+
+/** A thread takes 80 ms and 12 MB to begin; it is kept for so long after its last body. */
+const IDLE_MS = 30_000
+/** A body whose turn has not come by then is answered: its sender would not wait much longer. */
+const WAITING_MS_MAX = 5_000
+
+/**
+ * Where bodies are read that would hold the event loop for too long: in a thread of its own, one after the other. Senders of
+ * other requests, and whoever asks for health, do not wait for them.
+ */
+export class LargeBodies {
+  readonly #clock: Clock
+  /** The library has a queue, too, but what waits there when its thread dies would wait for the next task. */
+  readonly #turn = pLimit(1)
+  readonly #threads = new Piscina<LargeBodyTask, LargeBodyAnswer>({
+    filename: path.join(import.meta.dirname, `large-body-thread${path.extname(import.meta.filename)}`),
+    minThreads: 0,
+    maxThreads: 1,
+    idleTimeout: IDLE_MS,
+    recordTiming: false,
+  })
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /**
+   * The same as `readRequest`, elsewhere. Undefined when its turn did not come within 5 s. The memory of `bytes` is moved to the
+   * thread: nobody may look at it any more.
+   *
+   * @throws {OtlpError} as `readRequest` does, and what ended the thread.
+   */
+  read(signal: Signal, format: Format, bytes: Buffer): Promise<ReadRequest | undefined> {
+    const sinceMs = this.#clock.monotonicMs()
+    return this.#turn(async () => {
+      if (this.#clock.monotonicMs() - sinceMs > WAITING_MS_MAX) return undefined
+      const answer = await this.#threads.run(
+        { signal, format, bytes },
+        { transferList: [bytes.buffer as ArrayBuffer] },
+      )
+      if ('refused' in answer) throw new OtlpError(answer.refused, answer.rule)
+      return { ...answer, body: bufferOf(answer.body), summary: bufferOf(answer.summary) }
+    })
+  }
+}
+
+function bufferOf({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength)
+}
