@@ -8,6 +8,7 @@ import { migrate } from '../postgres/migrate.ts'
 import { closePool, openPool, type Sql } from '../postgres/pool.ts'
 import type { ObjectStore } from '../sink/object-store.ts'
 import { catCommand } from './cat.ts'
+import { deadLetterCommands } from './dead-letters/commands.ts'
 import { type ExitCode, exitCodes } from './exit-codes.ts'
 import { objectsCommand } from './objects.ts'
 import { openStore } from './open-store.ts'
@@ -23,7 +24,7 @@ interface Reading {
   config: Config
 }
 
-/** The commands that look at what `serve` keeps, and `migrate`: they open, ask, print and close. */
+/** All commands but `serve`: they open, ask, print and close. */
 export function lookingCommands(environment: Environment, clock: Clock): Omit<Actions, 'serve'> {
   const reading = (command: (reading: Reading) => Promise<ExitCode>) => read(environment, clock, command)
   return {
@@ -53,6 +54,7 @@ export function lookingCommands(environment: Environment, clock: Clock): Omit<Ac
         if (found === undefined) return complain(`No span of trace ${traceId} is stored.`, exitCodes.notFound)
         return await print(found)
       }),
+    deadLetters: deadLetterCommands({ reading, print, complain, clock }),
   }
 }
 

@@ -1,6 +1,8 @@
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
 import { type Signal, signals } from '../otlp/signal.ts'
+import { parseCount, parseTime } from './arguments.ts'
 import { catHelp } from './cat.ts'
+import { addDeadLetters, type DeadLetterActions } from './dead-letters/program.ts'
 import { type ExitCode, exitCodes, exitCodesHelp } from './exit-codes.ts'
 import { objectsHelp } from './objects.ts'
 import { queueHelp } from './queue.ts'
@@ -16,6 +18,7 @@ export interface Actions {
   objects(options: ObjectsOptions): Promise<ExitCode>
   cat(key: string, options: { json: boolean }): Promise<ExitCode>
   trace(traceId: string, options: { json: boolean }): Promise<ExitCode>
+  deadLetters: DeadLetterActions
 }
 
 export interface ObjectsOptions {
@@ -52,6 +55,7 @@ Examples:
   sluice serve
   DATABASE_URL=postgres://… S3_ENDPOINT=http://… sluice serve --role worker
   sluice queue
+  sluice dead-letters list
 ${exitCodesHelp}`,
     )
   const command = (name: string, about: string, help: string) =>
@@ -99,6 +103,9 @@ ${exitCodesHelp}`,
     .action(async (id: string, options: { json: boolean }) => {
       exitCode = await actions.trace(id, options)
     })
+  addDeadLetters(program, actions.deadLetters, (code) => {
+    exitCode = code
+  })
 
   try {
     await program.parseAsync([...argv])
@@ -129,19 +136,6 @@ same at its start.
 
 Examples:
   DATABASE_URL=postgres://… sluice migrate`
-
-function parseTime(text: string): Date {
-  const time = new Date(text)
-  if (Number.isNaN(time.getTime()))
-    throw new InvalidArgumentError('It must be a time like 2026-01-31T12:00:00Z.')
-  return time
-}
-
-function parseCount(text: string): number {
-  if (!/^[1-9]\d{0,6}$/.test(text))
-    throw new InvalidArgumentError('It must be a whole number from 1 to 9999999.')
-  return Number(text)
-}
 
 function isCommanderError(thrown: unknown): thrown is { exitCode: number } {
   return thrown instanceof Error && 'code' in thrown && String(thrown.code).startsWith('commander.')

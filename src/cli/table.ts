@@ -39,3 +39,8 @@ export function readableSeconds(seconds: number): string {
   if (days > 0) return `${days}d ${hours}h`
   return hours > 0 ? `${hours}h ${minutes}m` : `${minutes}m ${whole % 60}s`
 }
+
+/** A count as a person reads it: 1,234,567. */
+export function readableCount(count: number): string {
+  return count.toLocaleString('en-US')
+}

@@ -4,6 +4,7 @@ import { type Encoding, encodingNumbers, type Signal, signals } from '../otlp/si
 import type { Sql } from '../postgres/pool.ts'
 import { arrayLiteral, statement } from '../postgres/statement.ts'
 import type { Batch, BatchId, Lease } from './batch.ts'
+import type { DeadLetterReason } from './dead-letters.ts'
 
 /** One object as the catalog is to name it. */
 export interface CatalogEntry {
@@ -145,7 +146,7 @@ export async function releaseBatch(sql: Sql, batch: Batch, keys: readonly string
 }
 
 export interface BuryOptions {
-  reason: 'data_refused' | 'worker_lost'
+  reason: DeadLetterReason
   countAttempt: boolean
   error: string
 }

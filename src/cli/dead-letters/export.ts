@@ -1,0 +1,166 @@
+import { randomUUID } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { type FileHandle, mkdir, open, rename, unlink } from 'node:fs/promises'
+import path from 'node:path'
+import { createInterface } from 'node:readline'
+import { Failure } from '../../foundation/failure.ts'
+import type { Sql } from '../../postgres/pool.ts'
+import {
+  countDeadLetters,
+  type DeadLetter,
+  type DeadLetterFilter,
+  readDeadLetters,
+} from '../../queue/dead-letters.ts'
+import type { Progress } from '../progress.ts'
+import { readableBytes, readableCount } from '../table.ts'
+import { letterJson } from './list.ts'
+import type { ChangeOptions } from './program.ts'
+
+const INDEX = 'dead-letters.jsonl'
+const PIECE = { rowsMax: 100, bytesMax: 8 * 1024 * 1024 }
+
+/**
+ * Writes a file for each letter that fits, then its line of the index: what the index names is on disk, whole. Letters
+ * that it names already are left alone, so that a run after one that was cut short goes on where that ended.
+ *
+ * @throws Failure `configuration` for a folder that cannot be written.
+ */
+export async function exportCommand(
+  { sql, progress }: { sql: Sql; progress: Progress },
+  filter: DeadLetterFilter,
+  { to, dryRun, json }: ChangeOptions & { to: string },
+): Promise<{ found: number; text: string }> {
+  const found = await countDeadLetters(sql, filter)
+  const folder = path.resolve(to)
+  const size = `${readableCount(found.rows)} dead letters (${readableBytes(found.bytes)})`
+  if (dryRun || found.rows === 0) {
+    const report = { dryRun: true, found: found.rows, items: found.items, bytes: found.bytes, folder }
+    const text = found.rows === 0 ? 'No dead letter fits.\n' : `This would write ${size} into ${folder}.\n`
+    return { found: found.rows, text: json ? `${JSON.stringify(report)}\n` : text }
+  }
+  const done = { written: 0, bytes: 0, there: 0 }
+  try {
+    await inFolder(folder, async (index, known) => {
+      for (let after = 0n; after < found.lastId; ) {
+        const letters = await readDeadLetters(sql, filter, { ...PIECE, after, last: found.lastId })
+        const last = letters.at(-1)
+        if (last === undefined) break
+        after = last.id
+        const lines: string[] = []
+        for (const { payload, ...letter } of letters) {
+          if (known.has(deathOf(letterJson(letter)))) {
+            done.there++
+            continue
+          }
+          const file = fileName(letter)
+          await writeWhole(folder, file, payload)
+          lines.push(`${JSON.stringify({ ...letterJson(letter), file })}\n`)
+          done.written++
+          done.bytes += payload.length
+          progress.say(`${readableCount(done.written + done.there)} of ${readableCount(found.rows)} exported`)
+        }
+        await syncFolder(folder)
+        await index.appendFile(lines.join(''))
+        await index.sync()
+      }
+    })
+  } finally {
+    progress.end()
+  }
+  const report = { dryRun: false, found: found.rows, ...done, folder }
+  const there = done.there === 0 ? '' : ` ${readableCount(done.there)} were there already.`
+  const text = `${readableCount(done.written)} dead letters (${readableBytes(done.bytes)}) written into ${folder}.${there}\n`
+  return { found: found.rows, text: json ? `${JSON.stringify(report)}\n` : text }
+}
+
+/** Opens the index in the folder, with the deaths that it names. */
+async function inFolder(
+  folder: string,
+  work: (index: FileHandle, known: ReadonlySet<string>) => Promise<void>,
+): Promise<void> {
+  let index: FileHandle | undefined
+  try {
+    await mkdir(folder, { recursive: true })
+    index = await open(path.join(folder, INDEX), 'a+', 0o600)
+    const known = await readIndex(index, path.join(folder, INDEX))
+    await work(index, known)
+  } catch (thrown) {
+    if (!isErrno(thrown)) throw thrown
+    throw new Failure(
+      'configuration',
+      `The dead letters cannot be written into ${folder}: ${thrown.message}`,
+      {
+        code: thrown.code,
+        cause: thrown,
+      },
+    )
+  } finally {
+    await index?.close()
+  }
+}
+
+/** A run that was killed may have left half a line: it is ended, so that it spoils no other. */
+async function readIndex(index: FileHandle, file: string): Promise<Set<string>> {
+  const known = new Set<string>()
+  const { size } = await index.stat()
+  if (size === 0) return known
+  const { buffer } = await index.read(Buffer.alloc(1), 0, 1, size - 1)
+  if (buffer.toString() !== '\n') await index.appendFile('\n')
+  for await (const line of createInterface({
+    input: createReadStream(file),
+    crlfDelay: Number.POSITIVE_INFINITY,
+  })) {
+    const death = readDeath(line)
+    if (death !== undefined) known.add(death)
+  }
+  return known
+}
+
+function readDeath(line: string): string | undefined {
+  try {
+    return deathOf(JSON.parse(line) as Record<string, unknown>)
+  } catch (thrown) {
+    if (thrown instanceof SyntaxError) return undefined
+    throw thrown
+  }
+}
+
+/** A letter that was replayed and came back has the same id and the same bytes, and another story. */
+function deathOf({ id, diedAt }: Record<string, unknown>): string {
+  return `${id} ${diedAt instanceof Date ? diedAt.toISOString() : diedAt}`
+}
+
+function fileName({ id, signal, encoding }: DeadLetter): string {
+  return `${id}.${signal}.binpb${encoding === 'gzip' ? '.gz' : ''}`
+}
+
+async function writeWhole(folder: string, name: string, bytes: Buffer): Promise<void> {
+  const temporary = path.join(folder, `.${name}.${randomUUID()}`)
+  try {
+    const file = await open(temporary, 'wx', 0o600)
+    try {
+      await file.writeFile(bytes)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(temporary, path.join(folder, name))
+  } catch (thrown) {
+    // The error that matters is the first one.
+    await unlink(temporary).catch(() => undefined)
+    throw thrown
+  }
+}
+
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+function isErrno(thrown: unknown): thrown is NodeJS.ErrnoException & { code: string } {
+  return thrown instanceof Error && 'code' in thrown && 'syscall' in thrown
+}
