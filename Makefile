@@ -5,7 +5,7 @@ INSTALLED := node_modules/.package-lock.json
 SOURCES := $(shell find src sql -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run build test check format minio peers stress-verify fuzz bench schema docs image verify clean
+.PHONY: help install run build test check format minio peers stress-verify stress-faults fuzz bench schema docs image verify clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: $(INSTALLED) build minio peers ## run every test, on real servers
 
 stress-verify: $(INSTALLED) minio ## prove the promises on whole processes (MODE=stress for load)
 	$(NODE) stress/verify.ts
+
+stress-faults: $(INSTALLED) minio ## bring every fault over whole processes and reconcile (SEED=n)
+	$(NODE) stress/faults/main.ts
 
 fuzz: $(INSTALLED) ## try a million bodies against two other decoders (minutes; BODIES=10000 for fewer)
 	$(NODE) stress/fuzz.ts $(if $(BODIES),--bodies $(BODIES))

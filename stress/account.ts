@@ -18,6 +18,8 @@ export interface Account {
   readonly strangers: string[]
   /** Got no answer or a 503, and are in the store once. */
   readonly storedUnknown: number
+  /** Everything that is in the store. */
+  readonly storedMarkers: ReadonlySet<string>
 }
 
 /** Reads the whole store and compares it with everything that was sent. */
@@ -56,7 +58,17 @@ export async function account(
     }
   }
   const twice = [...times].filter(([, count]) => count > 1).map(([marker, count]) => `${marker} × ${count}`)
-  return { store, kept, missing, twice, unequal, storedThoughRefused, strangers, storedUnknown }
+  return {
+    store,
+    kept,
+    missing,
+    twice,
+    unequal,
+    storedThoughRefused,
+    strangers,
+    storedUnknown,
+    storedMarkers: new Set(times.keys()),
+  }
 }
 
 /** Whether every answer was true and bucket and catalog say the same. */

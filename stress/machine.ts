@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import postgres from 'postgres'
 import { freePort } from '../test/support/free-port.ts'
 import { minioBinary, type RunningMinio, startMinio } from '../test/support/minio.ts'
@@ -25,14 +28,14 @@ export type Database = postgres.Sql<{ bigint: bigint }>
 /** The real servers that every scenario shares, and everything that has to be ended at the end. */
 export class Machine {
   readonly postgres: PostgresServer
-  readonly minio: RunningMinio
+  #minio: RunningMinio
   readonly #stages: Stage[] = []
   readonly #killAtExit: () => void
   #templateMade = false
 
   private constructor(server: PostgresServer, minio: RunningMinio) {
     this.postgres = server
-    this.minio = minio
+    this.#minio = minio
     this.#killAtExit = () => {
       for (const stage of this.#stages) for (const one of stage.processes) one.killNow()
       this.postgres.killNow()
@@ -45,12 +48,30 @@ export class Machine {
     minioBinary()
     const server = await PostgresServer.start()
     try {
-      running = new Machine(server, await startMinio())
+      const dataDir = await mkdtemp(join(tmpdir(), 'sluice-stress-minio-'))
+      running = new Machine(server, await startMinio({ dataDir }))
       return running
     } catch (error) {
       await server.stop()
       throw error
     }
+  }
+
+  get minio(): RunningMinio {
+    return this.#minio
+  }
+
+  /** Kills MinIO as a crash would. */
+  async crashMinio(): Promise<void> {
+    process.kill(this.#minio.pid, 'SIGKILL')
+    // Reaps it.
+    await this.#minio.stop()
+  }
+
+  /** Starts it on the data and the port that it had. */
+  async restartMinio(): Promise<void> {
+    const { dataDir, endpoint } = this.#minio
+    this.#minio = await startMinio({ dataDir, port: Number(endpoint.port) })
   }
 
   /** A database and a bucket of their own, behind a proxy of their own. The first one runs `sluice migrate`. */
@@ -88,15 +109,20 @@ export class Machine {
   /** Ends everything at once: for a run that was told to end before its end. */
   async abandon(): Promise<void> {
     for (const one of this.processes) one.killNow()
-    await Promise.all([this.minio.stop(), this.postgres.stop()])
+    await Promise.all([this.#stopMinio(), this.postgres.stop()])
     process.off('exit', this.#killAtExit)
   }
 
   async stop(): Promise<void> {
     for (const stage of this.#stages) await stage.close()
-    await this.minio.stop()
+    await this.#stopMinio()
     await this.postgres.stop()
     process.off('exit', this.#killAtExit)
+  }
+
+  async #stopMinio(): Promise<void> {
+    await this.#minio.stop()
+    await rm(this.#minio.dataDir, { recursive: true, force: true })
   }
 
   async #admin(use: (sql: postgres.Sql) => Promise<unknown>): Promise<void> {

@@ -32,7 +32,7 @@ export class Sender {
     const lane = async (): Promise<void> => {
       while (left > 0 && until?.aborted !== true) {
         left--
-        entries.push(await this.#sendNext())
+        entries.push(await this.sendNext())
       }
     }
     await Promise.all(Array.from({ length: atOnce }, lane))
@@ -97,7 +97,8 @@ export class Sender {
     return generateRequest(this.#options.generator, this.#index++)
   }
 
-  #sendNext(): Promise<LedgerEntry> {
+  /** Sends the next request and resolves with its entry. */
+  sendNext(): Promise<LedgerEntry> {
     const index = this.#index
     return this.#sendAs(this.#next(), index)
   }

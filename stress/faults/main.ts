@@ -1,0 +1,117 @@
+import { parseArgs } from 'node:util'
+import { endOnSignals, Machine } from '../machine.ts'
+import { renderTable } from '../report.ts'
+import { faults } from './faults.ts'
+import { type FaultResult, playFault } from './run.ts'
+
+const killsByDefault = 50
+
+const usage = `usage: node stress/faults/main.ts [--json] [--only WORDS] [--list]
+  Brings every fault that production knows over two ingresses and two workers with a real PostgreSQL and a real MinIO,
+  under load, and then holds a ledger of every request and answer against queue, dead letters, catalog and bucket.
+  Exits with 1 when a line is untrue.
+  --json        prints the same as JSON on standard output
+  --only WORDS  plays the faults whose names have these words
+  --list        prints their names
+  SEED=n        repeats the requests and moments of an earlier run (default: from the clock)
+
+Examples:
+  node stress/faults/main.ts --only ingress
+  SEED=7 node stress/faults/main.ts --json > faults.json`
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      json: { type: 'boolean', default: false },
+      only: { type: 'string' },
+      list: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  })
+  if (values.help) {
+    console.log(usage)
+    return 0
+  }
+  if (values.list) {
+    for (const { name } of faults) console.log(name)
+    return 0
+  }
+  const { SEED } = process.env
+  const seed = SEED === undefined || SEED === '' ? Date.now() % 1_000_000 : Number(SEED)
+  if (!Number.isInteger(seed)) throw new Error(`SEED=${SEED} is not a whole number`)
+  const { only } = values
+  const played = [...faults.entries()].filter(([, { name }]) => only === undefined || name.includes(only))
+  if (played.length === 0) throw new Error(`no fault has "${only}" in its name\n${usage}`)
+
+  const say = (line: string) => console.error(line)
+  say(`seed ${seed} (repeat with SEED=${seed})`)
+  const startedMs = performance.now()
+  const results: FaultResult[] = []
+  const machine = await Machine.start()
+  try {
+    for (const [place, fault] of played) {
+      const progress = (line: string) => say(`  … ${line}`)
+      const result = await playFault(fault, place, { machine, seed, kills: killsByDefault, progress })
+      results.push(result)
+      say(`${result.ok ? 'ok' : 'FAILED'}  ${result.name} (${result.seconds.toFixed(0)} s)`)
+    }
+  } finally {
+    await machine.stop()
+  }
+  const seconds = (performance.now() - startedMs) / 1000
+  const failed = results.filter(({ ok }) => !ok).length
+  if (values.json) console.log(JSON.stringify({ seed, seconds, failed, results }, null, 2))
+  else {
+    console.log(`\n${tableOf(results)}\n`)
+    console.log(`${results.length} faults, ${failed} FAILED, ${seconds.toFixed(0)} s in all, seed ${seed}`)
+  }
+  return failed === 0 ? 0 : 1
+}
+
+function tableOf(results: readonly FaultResult[]): string {
+  const header = [
+    '',
+    'fault',
+    '200s',
+    'stored',
+    'waiting',
+    'dead',
+    'no 200, kept',
+    'no 200, nowhere',
+    'lost',
+    'twice',
+    'objects',
+    'kills',
+    'seconds',
+    'seen',
+  ]
+  const rows = results.map(({ name, ok, seen, kills, seconds, reconciliation: found }) => [
+    ok ? 'ok' : 'FAILED',
+    name,
+    ...(found === undefined
+      ? Array.from({ length: 9 }, () => '-')
+      : [
+          found.answered,
+          found.stored,
+          found.waiting,
+          found.dead,
+          found.unansweredKept,
+          found.unansweredNowhere,
+          found.lost.length,
+          found.twice.length,
+          found.objects,
+        ].map(String)),
+    String(kills),
+    seconds.toFixed(0),
+    seen,
+  ])
+  return renderTable([header, ...rows], [6, 34, 6, 6, 7, 4, 7, 7, 4, 5, 7, 5, 7, 60])
+}
+
+endOnSignals()
+try {
+  process.exitCode = await main()
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error)
+  process.exitCode = 1
+}

@@ -1,0 +1,165 @@
+import { setTimeout as wait } from 'node:timers/promises'
+import { freePort } from '../../test/support/free-port.ts'
+import { Ledger } from '../ledger.ts'
+import type { Ingress, Machine, Stage } from '../machine.ts'
+import { Sender } from '../sender.ts'
+import type { SluiceProcess } from '../sluice-process.ts'
+import { StoreProxy } from '../store-proxy.ts'
+
+/** Short, so that what takes over comes within a scenario. */
+export const LEASE_SECONDS = 3
+const settingsOfScene: Readonly<Record<string, string>> = {
+  LEASE_SECONDS: String(LEASE_SECONDS),
+  RETRY_BASE_MS: '100',
+  RETRY_MAX_MS: '1000',
+  BATCH_FLUSH_INTERVAL_MS: '100',
+}
+const requestsPerSecond = 60
+const lanes = 12
+const itemsMax = 20
+
+export type Role = 'ingress' | 'worker'
+
+/** Two ingresses and two workers apart, a proxy before the database and one before the store, under a load that goes on. */
+export class Scene {
+  readonly machine: Machine
+  readonly stage: Stage
+  readonly ledger = new Ledger()
+  /** Between the processes and PostgreSQL; `stage.proxy` stands before the store. */
+  readonly databaseProxy: StoreProxy
+  /** Ends of processes that somebody brought about, whatever their kind. */
+  kills = 0
+  readonly #settings: Readonly<Record<string, string>>
+  readonly #ingresses: { process: SluiceProcess; readonly url: URL; readonly port: number }[] = []
+  readonly #workers: SluiceProcess[] = []
+  readonly #loadOver = new AbortController()
+  #load: Promise<unknown> = Promise.resolve()
+
+  private constructor(
+    machine: Machine,
+    stage: Stage,
+    databaseProxy: StoreProxy,
+    settings: Readonly<Record<string, string>>,
+  ) {
+    this.machine = machine
+    this.stage = stage
+    this.databaseProxy = databaseProxy
+    const databaseUrl = new URL(stage.databaseUrl)
+    databaseUrl.host = databaseProxy.endpoint.host
+    this.#settings = { ...settingsOfScene, DATABASE_URL: databaseUrl.href, ...settings }
+  }
+
+  /** Starts everything, and the load. */
+  static async set(
+    machine: Machine,
+    name: string,
+    { seed, settings = {} }: { seed: number; settings?: Readonly<Record<string, string>> | undefined },
+  ): Promise<Scene> {
+    const stage = await machine.stage(name)
+    const scene = new Scene(machine, stage, await StoreProxy.start(new URL(stage.databaseUrl)), settings)
+    await Promise.all([
+      scene.#startIngress(0),
+      scene.#startIngress(1),
+      scene.#startWorker(0),
+      scene.#startWorker(1),
+    ])
+    scene.#load = scene.#send(seed, name)
+    return scene
+  }
+
+  get ingresses(): readonly Ingress[] {
+    return this.#ingresses
+  }
+
+  get workers(): readonly SluiceProcess[] {
+    return this.#workers
+  }
+
+  process(role: Role, place: number): SluiceProcess {
+    const found = role === 'ingress' ? this.#ingresses[place]?.process : this.#workers[place]
+    if (found === undefined) throw new Error(`there is no ${role} ${place}`)
+    return found
+  }
+
+  /** kill -9. */
+  async kill(role: Role, place: number): Promise<void> {
+    this.kills++
+    await this.process(role, place).kill()
+  }
+
+  /** Starts another process in its place: on the same port, with the same settings and those given. */
+  async start(
+    role: Role,
+    place: number,
+    settings: Readonly<Record<string, string>> = {},
+  ): Promise<SluiceProcess> {
+    await (role === 'ingress' ? this.#startIngress(place, settings) : this.#startWorker(place, settings))
+    return this.process(role, place)
+  }
+
+  /** Requests answered 200 so far. */
+  get stored(): number {
+    return this.ledger.count('stored')
+  }
+
+  /** Waits until so many more requests are answered 200; false when they are not within `withinMs`. */
+  async moreStored(count: number, withinMs: number): Promise<boolean> {
+    const wanted = this.stored + count
+    const untilMs = performance.now() + withinMs
+    while (this.stored < wanted && performance.now() < untilMs) await wait(50)
+    return this.stored >= wanted
+  }
+
+  /** Ends the load and waits for its last answers. */
+  async endLoad(): Promise<void> {
+    this.#loadOver.abort()
+    await this.#load
+  }
+
+  /** Ends the processes. Answers those whose exit code was not 0. */
+  endProcesses(): Promise<string[]> {
+    return this.stage.terminate()
+  }
+
+  async close(): Promise<void> {
+    await this.endLoad()
+    await this.stage.dispose()
+    await this.databaseProxy.stop()
+  }
+
+  async #startIngress(place: number, settings: Readonly<Record<string, string>> = {}): Promise<void> {
+    const before = this.#ingresses[place]
+    const port = before?.port ?? (await freePort())
+    const started = await this.stage.ingress({ ...this.#settings, ...settings, HTTP_PORT: String(port) })
+    if (before === undefined) this.#ingresses[place] = { process: started.process, url: started.url, port }
+    else before.process = started.process
+  }
+
+  async #startWorker(place: number, settings: Readonly<Record<string, string>> = {}): Promise<void> {
+    this.#workers[place] = await this.stage.worker({ ...this.#settings, ...settings })
+  }
+
+  /** A bounded rate, by a bounded number of clients that each wait for their answer. */
+  async #send(seed: number, name: string): Promise<void> {
+    const run = name.replaceAll('-', '').slice(0, 11)
+    const urls = this.#ingresses.map(({ port }) => new URL(`http://127.0.0.1:${port}`))
+    const ingresses = urls.map((url, place) => ({ url, process: this.process('ingress', place) }))
+    const sender = new Sender({
+      generator: { seed, run, itemsMax },
+      ledger: this.ledger,
+      ingresses,
+      hangUps: true,
+    })
+    const over = this.#loadOver.signal
+    const lane = async () => {
+      while (!over.aborted) {
+        const startedMs = performance.now()
+        await sender.sendNext()
+        const pauseMs = (lanes * 1000) / requestsPerSecond - (performance.now() - startedMs)
+        if (pauseMs > 0) await wait(pauseMs, undefined, { signal: over }).catch(() => undefined)
+      }
+    }
+    await Promise.all(Array.from({ length: lanes }, lane))
+    sender.close()
+  }
+}
