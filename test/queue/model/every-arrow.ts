@@ -1,0 +1,42 @@
+import { discard, replay, type Wish } from './people-steps.ts'
+import { append, claim, renew, takeOver, timePasses } from './queue-steps.ts'
+import { type Ending, end } from './settle-steps.ts'
+import type { Planner } from './steps.ts'
+
+const worker = 'worker A'
+const bounds = { worker, rowsMax: 2, bytesMax: 1_000_000, firstAnySize: true }
+const request = {
+  signal: 'traces',
+  tenant: 'default',
+  encoding: 'identity',
+  items: 1,
+  padding: 0,
+  unpackedBytes: 0,
+} as const
+
+const failure = { countAttempt: false, countOutage: true, error: 'store away' }
+const endings: readonly Ending[] = [
+  { how: 'complete' },
+  { how: 'release' },
+  { how: 'split', error: 'a fault' },
+  { how: 'bury', options: { reason: 'data_refused', countAttempt: true, error: 'a fault' } },
+  { how: 'fail', options: { ...failure, delayMs: 3_600_000 } },
+  { how: 'fail', options: { ...failure, delayMs: 0 } },
+]
+
+const held = [append([request, request], false), claim(bounds)]
+const expired = [...held, timePasses('processing', 0)]
+const everyLetter: Wish = { filter: {}, isOne: false, number: 0, rowsMax: 1, bytesMax: 1_000_000 }
+
+/** A walk over every arrow of both diagrams, with what a drain takes after it. */
+export const everyArrow: readonly Planner[] = [
+  ...endings.flatMap((ending) => [...held, end(ending, 'holder', 0), ...expired, end(ending, 'holder', 0)]),
+  ...expired,
+  renew(worker),
+  timePasses('processing', 0),
+  timePasses('failed', 0),
+  timePasses('failed', 0),
+  ...Array.from({ length: 7 }, () => takeOver(bounds)),
+  replay(everyLetter),
+  discard(everyLetter),
+]
