@@ -2,6 +2,7 @@ import type { Config } from '../config.ts'
 import { ByteBudget } from '../foundation/byte-budget.ts'
 import type { Clock } from '../foundation/clock.ts'
 import type { LifeCycle } from '../foundation/life-cycle.ts'
+import { AnswerTimes } from '../ingress/answer-times.ts'
 import { type Cors, corsOf } from '../ingress/cors.ts'
 import { IngressEvents } from '../ingress/events.ts'
 import { ExportPath } from '../ingress/export.ts'
@@ -17,6 +18,7 @@ import { Overflow } from '../queue/overflow.ts'
 import { Stager, type StagerOptions } from '../queue/stage.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
+import { startLoadShedding } from './start-load-shedding.ts'
 
 /** What the ingress needs of the rest of the process. */
 export interface IngressParts {
@@ -85,12 +87,23 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
   const rateLimit = config.ENABLE_RATE_LIMITING
     ? new RateLimit({ perSecond: config.RATE_LIMIT_RPS, burst: config.RATE_LIMIT_BURST, clock })
     : undefined
+  const answerTimes = config.ENABLE_LOAD_SHEDDING ? new AnswerTimes(clock) : undefined
+  const loadShedding =
+    answerTimes && (await startLoadShedding(life, config, parts, { overflow, answerTimes }))
   const tls = await startTls(life, config, parts)
   const shared = {
     host: config.HOST,
     signals: Object.keys(signals) as Signal[],
-    exportPath: new ExportPath({ stager, overflow, maxBodyBytes: config.MAX_BODY_BYTES, events, clock }),
+    exportPath: new ExportPath({
+      stager,
+      overflow,
+      maxBodyBytes: config.MAX_BODY_BYTES,
+      answerTimes,
+      events,
+      clock,
+    }),
     rateLimit,
+    loadShedding,
     budget,
     maxBodyBytes: config.MAX_BODY_BYTES,
     requestTimeoutMs: config.REQUEST_TIMEOUT_SECONDS * 1000,

@@ -4,6 +4,7 @@ import { type Signal, signals } from '../otlp/signal.ts'
 import type { StagedRow } from '../queue/copy-format.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
+import type { Shed } from './load-shedding.ts'
 import type { Outcome } from './outcome.ts'
 import type { HandshakeFault } from './tls.ts'
 
@@ -84,6 +85,12 @@ export class IngressEvents {
     this.#metrics.droppedItems.inc(labels, items)
     const reason = 'queue_full_drop_or_sample'
     this.#log.warn('load_shedding', { reason, request_id: requestId, signal, policy, items })
+  }
+
+  /** A request was refused under overload, before its body was read. */
+  shed(requestId: string, { reason, priority }: Shed): void {
+    this.#metrics.shedRequests.inc({ reason, priority })
+    this.#log.warn('load_shedding', { reason, request_id: requestId, priority })
   }
 
   /** The database did not take a request in time; its sender was told to come again. */

@@ -8,6 +8,7 @@ import { type ReadRequest, readRequest } from '../otlp/read-request.ts'
 import type { Encoding, Signal } from '../otlp/signal.ts'
 import type { StagedRow } from '../queue/copy-format.ts'
 import type { OverflowDecision } from '../queue/overflow.ts'
+import type { AnswerTimes } from './answer-times.ts'
 import type { IngressEvents } from './events.ts'
 import { LargeBodies } from './large-bodies.ts'
 import type { Outcome } from './outcome.ts'
@@ -30,6 +31,8 @@ export interface ExportOptions {
   stager: { append(row: StagedRow): Promise<void> }
   overflow: { decide(bytes: number): OverflowDecision; settled(bytes: number, committed: boolean): void }
   maxBodyBytes: number
+  /** Keeps how long it takes; undefined when nobody asks. */
+  answerTimes?: AnswerTimes | undefined
   events: IngressEvents
   clock: Clock
 }
@@ -68,6 +71,18 @@ export class ExportPath {
    * is logged once and becomes the outcome `bug`.
    */
   async accept(request: ExportRequest): Promise<Outcome> {
+    const { answerTimes, clock } = this.#options
+    if (answerTimes === undefined) return this.#acceptSafely(request)
+    const startedMs = clock.monotonicMs()
+    const outcome = await this.#acceptSafely(request)
+    // Every other outcome is certain without the database, and comes the sooner the less of a request is good.
+    if (outcome.kind === 'accepted' || outcome.kind === 'staging_away') {
+      answerTimes.record(clock.monotonicMs() - startedMs)
+    }
+    return outcome
+  }
+
+  async #acceptSafely(request: ExportRequest): Promise<Outcome> {
     try {
       return await this.#accept(request)
     } catch (thrown) {

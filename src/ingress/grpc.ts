@@ -28,6 +28,7 @@ import { type CallReading, readCall } from './grpc-read.ts'
 import { reflectionMethods } from './grpc-reflection.ts'
 import { InHand, shuttingDown, tooMany } from './in-hand.ts'
 import { addressOf, closeServer, endSocket, type ListeningAddress, listen } from './listening.ts'
+import { type LoadShedding, overloaded } from './load-shedding.ts'
 import { type Outcome, partialSuccess, refusalAnswer, rpcCodes } from './outcome.ts'
 import { Overdue } from './overdue.ts'
 import type { RateLimit } from './rate-limit.ts'
@@ -45,6 +46,8 @@ export interface GrpcIngressOptions {
   exportPath: ExportPath
   /** Undefined admits everything. */
   rateLimit: RateLimit | undefined
+  /** Undefined admits everything. */
+  loadShedding: LoadShedding | undefined
   /** The bytes that all requests in flight may hold together. */
   budget: ByteBudget
   maxBodyBytes: number
@@ -377,7 +380,8 @@ export class GrpcIngress implements Service {
    * @throws {OtlpError} when the call is not one message.
    */
   async #outcomeOf(call: Call, reservation: Reservation): Promise<Outcome | undefined> {
-    const { rateLimit, maxBodyBytes, events, refusal, exportPath, requestTimeoutMs } = this.#options
+    const { rateLimit, loadShedding, maxBodyBytes, events, refusal, exportPath, requestTimeoutMs } =
+      this.#options
     const { stream, headers, signal, requestId, startedMs } = call
     if (this.draining) return shuttingDown
     if (this.#inHand.overfull) {
@@ -401,6 +405,11 @@ export class GrpcIngress implements Service {
     }
     // Set before anything is waited for: the caller looks at it.
     call.lateMs = startedMs + timeoutMsOf(headers['grpc-timeout'] as string | undefined)
+    const shed = loadShedding?.refuses(headers)
+    if (shed !== undefined) {
+      events.shed(requestId, shed)
+      return overloaded(shed)
+    }
     const full = refusal()
     if (full !== undefined) {
       events.refusing(requestId, full)

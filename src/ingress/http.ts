@@ -25,6 +25,7 @@ import {
   listen,
   listenOnSocket,
 } from './listening.ts'
+import { type LoadShedding, overloaded } from './load-shedding.ts'
 import { type Outcome, partialSuccess, refusalAnswer } from './outcome.ts'
 import type { RateLimit } from './rate-limit.ts'
 import { type BrokenOff, breakOffReading, declaredLength, readBody } from './read-body.ts'
@@ -47,6 +48,8 @@ export interface HttpIngressOptions {
   exportPath: ExportPath
   /** Undefined admits everything. */
   rateLimit: RateLimit | undefined
+  /** Undefined admits everything. */
+  loadShedding: LoadShedding | undefined
   /** The bytes that all requests in flight may hold together. */
   budget: ByteBudget
   maxBodyBytes: number
@@ -282,7 +285,7 @@ export class HttpIngress implements Service {
     requestId: string,
     reservation: Reservation,
   ): Promise<Outcome | undefined> {
-    const { rateLimit, budget, maxBodyBytes, events, refusal, exportPath } = this.#options
+    const { rateLimit, loadShedding, budget, maxBodyBytes, events, refusal, exportPath } = this.#options
     if (this.draining) return shuttingDown
     if (this.#inHand.overfull) {
       events.inFlightFull(requestId, 'max_inflight_requests')
@@ -305,6 +308,11 @@ export class HttpIngress implements Service {
         kind: 'wrong_content_type',
         message: `the Content-Type must be ${mediaTypes.protobuf} or ${mediaTypes.json}`,
       }
+    }
+    const shed = loadShedding?.refuses(incoming.headers)
+    if (shed !== undefined) {
+      events.shed(requestId, shed)
+      return overloaded(shed)
     }
     const full = refusal()
     if (full !== undefined) {

@@ -62,6 +62,7 @@ const refusals = {
   staging_away: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
   no_room: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
   disk_full: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
+  overloaded: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
   shutting_down: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },
   // A fault of ours is 503 and not 500: senders take 500 as final and throw the data away.
   bug: { httpStatus: 503, rpcCode: rpcCodes.unavailable, retried: true },

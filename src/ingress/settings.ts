@@ -116,6 +116,34 @@ export const ingressSettings = {
     unit: 'requests',
     about: 'How many requests may come at once after a pause.',
   }),
+  ENABLE_LOAD_SHEDDING: boolean({
+    default: false,
+    about:
+      'Whether a share of the requests is refused under overload: by X-Priority, 80 % of low, 30 % of normal and 10 % of high ones.',
+  }),
+  LOAD_SHEDDING_CPU_PERCENT: integer({
+    default: 80,
+    min: 1,
+    max: 100,
+    unit: 'percent',
+    about:
+      'From this share of its time on that the thread which takes requests is busy, load shedding sees an overload.',
+  }),
+  LOAD_SHEDDING_MEMORY_PERCENT: integer({
+    default: 85,
+    min: 1,
+    max: 100,
+    unit: 'percent',
+    about:
+      "From this share of the container's or else the machine's memory on that is in use, load shedding sees an overload.",
+  }),
+  LOAD_SHEDDING_ANSWER_SECONDS: decimal({
+    default: 5,
+    min: 0.001,
+    max: 60,
+    unit: 'seconds',
+    about: 'When half of the requests take at least so long to be staged, load shedding sees an overload.',
+  }),
   OVERFLOW_ACCEPTED_STATUS: oneOf({
     choices: ['202', '200'],
     default: '202',

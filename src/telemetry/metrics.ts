@@ -57,6 +57,25 @@ export const metricDeclarations = {
     name: 'sluice_rate_limited_total',
     about: 'Requests refused because the token bucket was empty.',
   },
+  shedRequests: {
+    kind: 'counter',
+    name: 'sluice_shed_requests_total',
+    about:
+      'Requests refused under overload, by what is overloaded (cpu, memory, backlog, answer_time) and by their X-Priority.',
+    labels: ['reason', 'priority'],
+  },
+  sheddingIntensity: {
+    kind: 'gauge',
+    name: 'sluice_load_shedding_ratio',
+    about: 'How much of the shares of load shedding is refused: 1 under overload, then falling to 0.',
+  },
+  load: {
+    kind: 'gauge',
+    name: 'sluice_load_ratio',
+    about:
+      'What load shedding last read of cpu, memory, backlog and answer_time, as shares of their thresholds: 1 is an overload.',
+    labels: ['reason'],
+  },
   queueSaturated: {
     kind: 'counter',
     name: 'sluice_queue_saturated_total',

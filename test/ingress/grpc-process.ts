@@ -140,6 +140,7 @@ async function serveOurs(parts: Parts & { events: IngressEvents }): Promise<numb
     port: 0,
     signals: Object.keys(signals) as Signal[],
     rateLimit: undefined,
+    loadShedding: undefined,
     requestTimeoutMs: 60_000,
     tls: undefined,
     refusal: () => undefined,

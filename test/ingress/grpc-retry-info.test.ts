@@ -15,6 +15,7 @@ import {
   type ServedGrpc,
   serveGrpc,
 } from './grpc-serve.ts'
+import { overloadedBy } from './overload.ts'
 import { oneSpan } from './serve.ts'
 
 const messages = protobuf.parse(`
@@ -57,6 +58,7 @@ const retried: [string, (ingress: ServedGrpc) => unknown, GrpcServeOptions?][] =
       stager.failure = new Failure('outage', 'connection refused')
     },
   ],
+  ['overloaded', ({ port }) => callOnce(port), { loadShedding: await overloadedBy('cpu', () => 0) }],
   ['disk nearly full', (ingress) => ingress.refuse('less than 1 GiB is free')],
   ['bytes in flight used up', () => undefined, { inflightBytes: 10 }],
 ]

@@ -61,6 +61,7 @@ export async function serveGrpc(options: GrpcServeOptions = {}): Promise<ServedG
     budget,
     requestTimeoutMs: 60_000,
     tls: undefined,
+    loadShedding: undefined,
     refusal: () => refusal,
     reachable: () => true,
     events,

@@ -15,6 +15,7 @@ const kinds: RefusalKind[] = [
   'staging_away',
   'no_room',
   'disk_full',
+  'overloaded',
   'shutting_down',
   'bug',
 ]
@@ -38,6 +39,7 @@ test('every refusal has its status, its google.rpc.Code, and a wait exactly wher
     ['staging_away', 503, 14, 3],
     ['no_room', 503, 14, 3],
     ['disk_full', 503, 14, 3],
+    ['overloaded', 503, 14, 3],
     ['shutting_down', 503, 14, 3],
     ['bug', 503, 14, 3],
   ])

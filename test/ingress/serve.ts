@@ -139,6 +139,7 @@ export async function serveIngress(
     requestTimeoutMs: 60_000,
     cors: undefined,
     droppedStatus: 202,
+    loadShedding: undefined,
     refusal: () => undefined,
     events,
     clock: systemClock,
