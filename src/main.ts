@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { deadLetterApi } from './cli/dead-letters/api.ts'
 import { type ExitCode, exitCodes } from './cli/exit-codes.ts'
 import { HealthChecks } from './cli/health.ts'
 import { lookingCommands, readSettings } from './cli/look.ts'
@@ -75,13 +76,20 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
     let started = false
     const phase = () => (stopping.signal.aborted ? 'stopping' : started ? undefined : 'starting')
     const health = new HealthChecks({ sql: pools.look, store, phase, clock })
+    const deadLetters = deadLetterApi({
+      sql: pools.look,
+      backlogMax: { rows: config.STAGING_MAX_BACKLOG, bytes: config.STAGING_MAX_BYTES },
+      log,
+      clock,
+    })
     const admin = new AdminServer({
       host: config.ADMIN_HOST,
       port: config.ADMIN_PORT,
       token: config.ADMIN_TOKEN,
       ready: () => health.ready(),
       health: () => health.health(),
-      api: { '/traces/:id': traceHandler(pools.look, store) },
+      api: { '/traces/:id': traceHandler(pools.look, store), ...deadLetters.gets },
+      posts: deadLetters.posts,
       metrics,
       log,
       clock,

@@ -1,6 +1,5 @@
 import { InvalidArgumentError } from 'commander'
-
-const ID_MAX = 2n ** 63n - 1n
+import { ID_MAX } from './dead-letters/letter.ts'
 
 /** A time as commander parses it: anything that `Date` reads. */
 export function parseTime(text: string): Date {

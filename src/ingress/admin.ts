@@ -2,7 +2,9 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { type Context, Hono } from 'hono'
+import { bodyLimit } from 'hono/body-limit'
 import type { Clock } from '../foundation/clock.ts'
+import { asFailure } from '../foundation/failure.ts'
 import type { Service } from '../foundation/service.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
@@ -26,15 +28,30 @@ export interface ApiRequest {
   /** The named segments of the path, decoded. */
   readonly params: Readonly<Record<string, string>>
   readonly query: Readonly<Record<string, string>>
+  /** What a `POST` brought, read as JSON; undefined for a `GET`. */
+  readonly body: unknown
 }
 
-/** What an API handler answers: `body` becomes JSON unless it is text that already is. */
+/** What an API handler answers: `body` becomes JSON unless it is text that already is, or a file. */
 export interface ApiAnswer {
   readonly status: 200 | 400 | 404 | 503
   readonly body: unknown
 }
 
-/** Answers one `GET` of the API; a rejection is logged and answered 500. */
+/** Bytes to be kept under this name by whoever asks. */
+export class ApiFile {
+  readonly name: string
+  readonly contentType: string
+  readonly bytes: Buffer
+
+  constructor(name: string, contentType: string, bytes: Buffer) {
+    this.name = name
+    this.contentType = contentType
+    this.bytes = bytes
+  }
+}
+
+/** Answers one request of the API; a rejection is logged and answered 500. */
 export type ApiHandler = (request: ApiRequest) => Promise<ApiAnswer>
 
 /** What the admin server needs. */
@@ -49,10 +66,15 @@ export interface AdminOptions {
   health: () => Promise<Health>
   /** `GET` handlers under `/api/v1`, by path: `{ '/traces/:id': … }`. */
   api: Readonly<Record<string, ApiHandler>>
+  /** The same for `POST`: what changes something. */
+  posts: Readonly<Record<string, ApiHandler>>
   metrics: Metrics
   log: Log
   clock: Clock
 }
+
+/** A list of some ten thousand ids. */
+const BODY_BYTES_MAX = 1024 * 1024
 
 /** Whether a listener on this host can be reached from this machine only. */
 export function isLoopback(host: string): boolean {
@@ -60,7 +82,7 @@ export function isLoopback(host: string): boolean {
 }
 
 /**
- * The port for people and their tools: health, metrics and the read API. Without a token, a port that can be
+ * The port for people and their tools: health, metrics and the API. Without a token, a port that can be
  * reached from other machines serves health and metrics only.
  */
 export class AdminServer implements Service {
@@ -112,7 +134,7 @@ export class AdminServer implements Service {
 
 /** The admin routes, apart from the socket that they are served on. */
 export function adminApp(options: Omit<AdminOptions, 'port' | 'clock'>): Hono {
-  const { host, token, ready, health, api, metrics, log } = options
+  const { host, token, ready, health, api, posts, metrics, log } = options
   const app = new Hono()
 
   const report = async (c: Context, ask: () => Promise<Health>) => {
@@ -142,11 +164,45 @@ export function adminApp(options: Omit<AdminOptions, 'port' | 'clock'>): Hono {
       },
     )
   })
+  const answer = async (c: Context, handler: ApiHandler, given: unknown) => {
+    const { status, body } = await handler({ params: c.req.param(), query: c.req.query(), body: given })
+    if (body instanceof ApiFile) {
+      return c.body(new Uint8Array(body.bytes), status, {
+        'Content-Type': body.contentType,
+        'Content-Disposition': `attachment; filename="${body.name}"`,
+      })
+    }
+    const text = typeof body === 'string' ? body : JSON.stringify(body)
+    return c.body(text, status, { 'Content-Type': 'application/json' })
+  }
   for (const [path, handler] of Object.entries(api)) {
-    app.get(`/api/v1${path}`, async (c) => {
-      const { status, body } = await handler({ params: c.req.param(), query: c.req.query() })
-      const text = typeof body === 'string' ? body : JSON.stringify(body)
-      return c.body(text, status, { 'Content-Type': 'application/json' })
+    app.get(`/api/v1${path}`, (c) => answer(c, handler, undefined))
+  }
+  const bounded = bodyLimit({
+    maxSize: BODY_BYTES_MAX,
+    onError: (c) => c.json({ error: `the body may have at most ${BODY_BYTES_MAX} bytes` }, 413),
+  })
+  for (const [path, handler] of Object.entries(posts)) {
+    app.post(`/api/v1${path}`, bounded, async (c) => {
+      // Any page in a browser may send a form or text to this machine, but for JSON it would have to ask us first.
+      if (!/^application\/json *(;|$)/i.test(c.req.header('content-type') ?? '')) {
+        return c.json({ error: 'this needs the header Content-Type: application/json' }, 415)
+      }
+      // A name that somebody else points at this machine makes a page of theirs one of ours.
+      if (token === undefined && !isLoopback(new URL(c.req.url).hostname.replaceAll(/[[\]]/g, ''))) {
+        return c.json(
+          { error: 'without ADMIN_TOKEN this is for requests to localhost or 127.0.0.1 by that name' },
+          403,
+        )
+      }
+      const text = await c.req.text()
+      let given: unknown
+      try {
+        given = JSON.parse(text)
+      } catch (thrown) {
+        return c.json({ error: `the body is not JSON: ${asFailure(thrown).message}` }, 400)
+      }
+      return await answer(c, handler, given)
     })
   }
 

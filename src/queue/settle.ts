@@ -176,7 +176,10 @@ export async function absolveBatch(sql: Sql, batchId: BatchId): Promise<void> {
   await absolve(sql, [batchId])
 }
 
-/** Asked after a settle that matched nothing: true when the catalog or a dead letter names the batch. */
+/**
+ * Asked after a settle that matched nothing: true when the catalog or a dead letter names the batch. False once its
+ * dead letter was replayed or discarded: then too there is nothing left of the batch for anybody to do.
+ */
 export async function findSettled(sql: Sql, batchId: BatchId): Promise<boolean> {
   const [found] = await find(sql, [batchId])
   return found?.settled === true

@@ -1,6 +1,13 @@
 import { expect, test } from 'vitest'
 import { systemClock } from '../../src/foundation/clock.ts'
-import { type AdminOptions, AdminServer, adminApp, type Health, isLoopback } from '../../src/ingress/admin.ts'
+import {
+  type AdminOptions,
+  AdminServer,
+  ApiFile,
+  adminApp,
+  type Health,
+  isLoopback,
+} from '../../src/ingress/admin.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
 import { collectingLog, RawConnection, send } from './serve.ts'
 
@@ -15,9 +22,14 @@ function admin(options: Partial<Omit<AdminOptions, 'port' | 'clock'>> = {}) {
     health: async () => well,
     api: {
       '/traces/:id': async ({ params, query }) => ({ status: 200, body: { params, query } }),
+      '/file': async () => ({
+        status: 200,
+        body: new ApiFile('17.binpb', 'application/x-protobuf', Buffer.from([0, 255])),
+      }),
       '/text': async () => ({ status: 404, body: '{"error":"none"}' }),
       '/broken': () => Promise.reject(new Error('broken')),
     },
+    posts: { '/things/:id': async ({ params, body }) => ({ status: 200, body: { params, body } }) },
     metrics: createMetrics(),
     log,
     ...options,
@@ -69,6 +81,72 @@ test('API handlers are given the parts of the path and the query', async () => {
     [200, { params: { id: 'ab c' }, query: { limit: '2' } }],
     [404, { error: 'none' }],
   ])
+})
+
+test('a file comes byte for byte, under its name', async () => {
+  const response = await admin().app.request('/api/v1/file')
+  expect([response.status, response.headers.get('content-type')]).toEqual([200, 'application/x-protobuf'])
+  expect(response.headers.get('content-disposition')).toBe('attachment; filename="17.binpb"')
+  expect(Buffer.from(await response.arrayBuffer())).toEqual(Buffer.from([0, 255]))
+})
+
+/** A `POST` as a browser or a tool may send it, to an admin port on loopback without a token. */
+async function posted(
+  { url = 'http://localhost', type, body = '{"a":1}', token }: Record<string, string>,
+  authorization?: string,
+): Promise<[number, Record<string, unknown>]> {
+  const { app } = admin({ token })
+  const headers = {
+    ...(type === undefined ? {} : { 'content-type': type }),
+    ...(authorization === undefined ? {} : { authorization }),
+  }
+  const response = await app.request(`${url}/api/v1/things/7`, { method: 'POST', headers, body })
+  return [response.status, (await response.json()) as Record<string, unknown>]
+}
+
+test('a POST is given its JSON and its path', async () => {
+  const wanted = { params: { id: '7' }, body: { a: 1 } }
+  for (const type of ['application/json', 'Application/JSON; charset=utf-8']) {
+    expect(await posted({ type })).toEqual([200, wanted])
+  }
+  expect((await admin().get('/api/v1/things/7'))[0]).toBe(404)
+  expect(await posted({ type: 'application/json', body: '{' })).toEqual([
+    400,
+    { error: expect.stringContaining('not JSON') },
+  ])
+  expect((await posted({ type: 'application/json', body: `"${'x'.repeat(2 ** 20)}"` }))[0]).toBe(413)
+})
+
+test('a web page cannot make a browser change anything: neither with what needs no question, nor under another name', async () => {
+  const statuses = []
+  // What a page may send to another origin without a preflight.
+  for (const type of [
+    'text/plain',
+    'application/x-www-form-urlencoded',
+    'multipart/form-data',
+    'text/json',
+    '',
+  ]) {
+    statuses.push((await posted({ type }))[0])
+  }
+  expect(statuses).toEqual([415, 415, 415, 415, 415])
+  const { app } = admin()
+  const preflight = await app.request('/api/v1/things/7', {
+    method: 'OPTIONS',
+    headers: { origin: 'https://example.org', 'access-control-request-method': 'POST' },
+  })
+  expect(preflight.headers.get('access-control-allow-origin')).toBeNull()
+  const type = 'application/json'
+  const names = ['http://127.0.0.1:8080', 'http://[::1]:8080', 'http://localhost', 'http://evil.example:8080']
+  const byName = await Promise.all(names.map((url) => posted({ url, type })))
+  expect(byName.map(([status]) => status)).toEqual([200, 200, 200, 403])
+})
+
+test('with a token a POST needs it, and then any name will do', async () => {
+  const request = { url: 'http://sluice.example', type: 'application/json', token: 'secret' }
+  expect((await posted(request))[0]).toBe(401)
+  expect((await posted(request, 'Bearer wrong'))[0]).toBe(401)
+  expect((await posted(request, 'Bearer secret'))[0]).toBe(200)
 })
 
 test('without a token the API is served on loopback only; health and metrics everywhere', async () => {
@@ -145,6 +223,7 @@ test('the server listens, answers over a socket, and stops', async () => {
     ready: async () => well,
     health: async () => well,
     api: {},
+    posts: {},
     metrics: createMetrics(),
     log,
     clock: systemClock,

@@ -63,6 +63,7 @@ const admin = new AdminServer({
   ready: async () => ({ ok: true, checks: {} }),
   health: async () => ({ ok: true, checks: {} }),
   api: { '/traces/:id': async () => ({ status: 200, body: { found: true } }) },
+  posts: {},
   metrics: createMetrics(),
   log,
   clock: systemClock,

@@ -5,15 +5,10 @@ import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure } from '../../foundation/failure.ts'
 import type { Sql } from '../../postgres/pool.ts'
-import {
-  countDeadLetters,
-  type DeadLetter,
-  type DeadLetterFilter,
-  readDeadLetters,
-} from '../../queue/dead-letters.ts'
+import { countDeadLetters, type DeadLetterFilter, readDeadLetters } from '../../queue/dead-letters.ts'
 import type { Progress } from '../progress.ts'
-import { readableBytes, readableCount } from '../table.ts'
-import { letterJson } from './list.ts'
+import { readableCount } from '../table.ts'
+import { countedLetters, fileName, letterJson } from './letter.ts'
 import type { ChangeOptions } from './program.ts'
 
 const INDEX = 'dead-letters.jsonl'
@@ -32,13 +27,16 @@ export async function exportCommand(
 ): Promise<{ found: number; text: string }> {
   const found = await countDeadLetters(sql, filter)
   const folder = path.resolve(to)
-  const size = `${readableCount(found.rows)} dead letters (${readableBytes(found.bytes)})`
   if (dryRun || found.rows === 0) {
     const report = { dryRun: true, found: found.rows, items: found.items, bytes: found.bytes, folder }
-    const text = found.rows === 0 ? 'No dead letter fits.\n' : `This would write ${size} into ${folder}.\n`
+    const text =
+      found.rows === 0
+        ? 'No dead letter fits.\n'
+        : `This would write ${countedLetters(found)} into ${folder}.\n`
     return { found: found.rows, text: json ? `${JSON.stringify(report)}\n` : text }
   }
-  const done = { written: 0, bytes: 0, there: 0 }
+  const done = { rows: 0, bytes: 0 }
+  let there = 0
   try {
     await inFolder(folder, async (index, known) => {
       for (let after = 0n; after < found.lastId; ) {
@@ -49,15 +47,15 @@ export async function exportCommand(
         const lines: string[] = []
         for (const { payload, ...letter } of letters) {
           if (known.has(deathOf(letterJson(letter)))) {
-            done.there++
+            there++
             continue
           }
           const file = fileName(letter)
           await writeWhole(folder, file, payload)
           lines.push(`${JSON.stringify({ ...letterJson(letter), file })}\n`)
-          done.written++
+          done.rows++
           done.bytes += payload.length
-          progress.say(`${readableCount(done.written + done.there)} of ${readableCount(found.rows)} exported`)
+          progress.say(`${readableCount(done.rows + there)} of ${readableCount(found.rows)} exported`)
         }
         await syncFolder(folder)
         await index.appendFile(lines.join(''))
@@ -67,9 +65,10 @@ export async function exportCommand(
   } finally {
     progress.end()
   }
-  const report = { dryRun: false, found: found.rows, ...done, folder }
-  const there = done.there === 0 ? '' : ` ${readableCount(done.there)} were there already.`
-  const text = `${readableCount(done.written)} dead letters (${readableBytes(done.bytes)}) written into ${folder}.${there}\n`
+  const { rows: written, bytes } = done
+  const report = { dryRun: false, found: found.rows, written, bytes, there, folder }
+  const others = there === 0 ? '' : ` ${readableCount(there)} were there already.`
+  const text = `${countedLetters(done)} written into ${folder}.${others}\n`
   return { found: found.rows, text: json ? `${JSON.stringify(report)}\n` : text }
 }
 
@@ -128,10 +127,6 @@ function readDeath(line: string): string | undefined {
 /** A letter that was replayed and came back has the same id and the same bytes, and another story. */
 function deathOf({ id, diedAt }: Record<string, unknown>): string {
   return `${id} ${diedAt instanceof Date ? diedAt.toISOString() : diedAt}`
-}
-
-function fileName({ id, signal, encoding }: DeadLetter): string {
-  return `${id}.${signal}.binpb${encoding === 'gzip' ? '.gz' : ''}`
 }
 
 async function writeWhole(folder: string, name: string, bytes: Buffer): Promise<void> {

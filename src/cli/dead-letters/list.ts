@@ -1,13 +1,8 @@
 import type { Sql } from '../../postgres/pool.ts'
-import {
-  countDeadLetters,
-  type DeadLetter,
-  type DeadLetterFilter,
-  listDeadLetters,
-} from '../../queue/dead-letters.ts'
+import { countDeadLetters, type DeadLetterFilter, listDeadLetters } from '../../queue/dead-letters.ts'
 import { readableBytes, readableCount, table } from '../table.ts'
+import { ID_MAX, letterJson } from './letter.ts'
 
-const ID_MAX = 2n ** 63n - 1n
 const ERROR_CHARACTERS_MAX = 70
 
 /** The dead letters that fit, the request that came last first, as a table or as JSON. */
@@ -34,11 +29,6 @@ export async function listCommand(
   const { rows: total } = await countDeadLetters(sql, filter)
   const last = letters.at(-1)?.id ?? 0n
   return `${table(rows)}\n${readableCount(letters.length)} of ${readableCount(total)} shown; --before ${last} shows those before.\n`
-}
-
-/** A dead letter as it stands in JSON: its id as text, since it may have 19 digits. */
-export function letterJson(letter: DeadLetter): Record<string, unknown> {
-  return { ...letter, id: String(letter.id) }
 }
 
 function shortened(text: string): string {

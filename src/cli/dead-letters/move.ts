@@ -10,7 +10,8 @@ import {
 } from '../../queue/dead-letters.ts'
 import { replayInPieces } from '../../queue/replay-in-pieces.ts'
 import type { Progress } from '../progress.ts'
-import { readableBytes, readableCount } from '../table.ts'
+import { readableCount } from '../table.ts'
+import { countedLetters } from './letter.ts'
 import type { ChangeOptions, DiscardOptions } from './program.ts'
 
 const NO_ROOM_WAIT_MS = 500
@@ -64,7 +65,7 @@ export async function discardCommand(
   if (!yes) {
     throw new Failure(
       'client',
-      `This would delete ${describe(found)} for ever; nothing is deleted without --yes. ` +
+      `This would delete ${countedLetters(found)} for ever; nothing is deleted without --yes. ` +
         'sluice dead-letters export keeps a copy.',
     )
   }
@@ -104,7 +105,7 @@ async function goOn(
 function wouldChange(verb: string, found: DeadLetterCount, json: boolean): Changed {
   const { rows, items, bytes } = found
   if (json) return { found: rows, text: `${JSON.stringify({ dryRun: true, found: rows, items, bytes })}\n` }
-  const text = rows === 0 ? 'No dead letter fits.\n' : `This would ${verb} ${describe(found)}.\n`
+  const text = rows === 0 ? 'No dead letter fits.\n' : `This would ${verb} ${countedLetters(found)}.\n`
   return { found: rows, text }
 }
 
@@ -121,14 +122,6 @@ function changed(
   const missed = found.rows - done.rows
   const others =
     missed > 0 ? ` Somebody else has replayed or discarded ${readableCount(missed)} meanwhile.` : ''
-  const text = `${letters(done.rows)} (${readableBytes(done.bytes)}) ${what}.${others}\n`
+  const text = `${countedLetters(done)} ${what}.${others}\n`
   return { found: found.rows, text }
-}
-
-function describe({ rows, bytes }: { rows: number; bytes: number }): string {
-  return `${letters(rows)} (${readableBytes(bytes)})`
-}
-
-function letters(count: number): string {
-  return `${readableCount(count)} dead letter${count === 1 ? '' : 's'}`
 }

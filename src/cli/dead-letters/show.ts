@@ -3,7 +3,7 @@ import { jsonFromProtobuf } from '../../otlp/protobuf-to-json.ts'
 import type { Sql } from '../../postgres/pool.ts'
 import { type DeadLetter, readDeadLetters } from '../../queue/dead-letters.ts'
 import { readableBytes } from '../table.ts'
-import { letterJson } from './list.ts'
+import { letterJson } from './letter.ts'
 
 const PREVIEW_LINES_MAX = 60
 
