@@ -4,9 +4,11 @@ import { join } from 'node:path'
 import postgres from 'postgres'
 import { freePort } from '../test/support/free-port.ts'
 import { minioBinary, type RunningMinio, startMinio } from '../test/support/minio.ts'
+import { FaultProxy } from './faults/proxy.ts'
+import { S3Answers } from './faults/s3-answers.ts'
 import { PostgresServer } from './postgres-server.ts'
+import { seededRandom } from './seeded-random.ts'
 import { SluiceProcess } from './sluice-process.ts'
-import { StoreProxy } from './store-proxy.ts'
 
 let running: Machine | undefined
 
@@ -75,7 +77,7 @@ export class Machine {
   }
 
   /** A database and a bucket of their own, behind a proxy of their own. The first one runs `sluice migrate`. */
-  async stage(name: string): Promise<Stage> {
+  async stage(name: string, seed = 1): Promise<Stage> {
     const template = 'stress_template'
     if (!this.#templateMade) {
       await this.#admin((sql) => sql.unsafe(`CREATE DATABASE ${template}`))
@@ -91,7 +93,13 @@ export class Machine {
     }
     const database = `stress_${name.replaceAll('-', '_')}`
     await this.#admin((sql) => sql.unsafe(`CREATE DATABASE ${database} TEMPLATE ${template}`))
-    const stage = new Stage(this, name, database, await StoreProxy.start(this.minio.endpoint))
+    const { hostname: host, port } = this.minio.endpoint
+    const proxy = await FaultProxy.start({
+      target: { host, port: Number(port) },
+      random: seededRandom(seed),
+      watch: () => new S3Answers(),
+    })
+    const stage = new Stage(this, name, database, proxy)
     this.#stages.push(stage)
     return stage
   }
@@ -145,14 +153,14 @@ export interface Ingress {
 export class Stage {
   readonly name: string
   readonly database: string
-  readonly proxy: StoreProxy
+  readonly proxy: FaultProxy
   readonly bucket: string
   readonly databaseUrl: string
   readonly sql: Database
   readonly processes: SluiceProcess[] = []
   readonly machine: Machine
 
-  constructor(machine: Machine, name: string, database: string, proxy: StoreProxy) {
+  constructor(machine: Machine, name: string, database: string, proxy: FaultProxy) {
     this.machine = machine
     this.name = name
     this.database = database

@@ -2,9 +2,11 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { freePort } from '../../test/support/free-port.ts'
 import { Ledger } from '../ledger.ts'
 import type { Ingress, Machine, Stage } from '../machine.ts'
+import { seededRandom } from '../seeded-random.ts'
 import { Sender } from '../sender.ts'
 import type { SluiceProcess } from '../sluice-process.ts'
-import { StoreProxy } from '../store-proxy.ts'
+import { PostgresAnswers } from './postgres-answers.ts'
+import { FaultProxy } from './proxy.ts'
 
 /** Short, so that what takes over comes within a scenario. */
 export const LEASE_SECONDS = 3
@@ -26,7 +28,7 @@ export class Scene {
   readonly stage: Stage
   readonly ledger = new Ledger()
   /** Between the processes and PostgreSQL; `stage.proxy` stands before the store. */
-  readonly databaseProxy: StoreProxy
+  readonly databaseProxy: FaultProxy
   /** Ends of processes that somebody brought about, whatever their kind. */
   kills = 0
   readonly #settings: Readonly<Record<string, string>>
@@ -38,7 +40,7 @@ export class Scene {
   private constructor(
     machine: Machine,
     stage: Stage,
-    databaseProxy: StoreProxy,
+    databaseProxy: FaultProxy,
     settings: Readonly<Record<string, string>>,
   ) {
     this.machine = machine
@@ -55,8 +57,14 @@ export class Scene {
     name: string,
     { seed, settings = {} }: { seed: number; settings?: Readonly<Record<string, string>> | undefined },
   ): Promise<Scene> {
-    const stage = await machine.stage(name)
-    const scene = new Scene(machine, stage, await StoreProxy.start(new URL(stage.databaseUrl)), settings)
+    const stage = await machine.stage(name, seed)
+    const { hostname: host, port } = new URL(stage.databaseUrl)
+    const databaseProxy = await FaultProxy.start({
+      target: { host, port: Number(port) },
+      random: seededRandom(seed + 1),
+      watch: () => new PostgresAnswers(),
+    })
+    const scene = new Scene(machine, stage, databaseProxy, settings)
     await Promise.all([
       scene.#startIngress(0),
       scene.#startIngress(1),
