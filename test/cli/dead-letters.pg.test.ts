@@ -126,6 +126,23 @@ test('a dry run says what would happen and changes nothing', async () => {
   await expect(stat(to)).rejects.toMatchObject({ code: 'ENOENT' })
 })
 
+test('where nothing fits, a report says so and is no dry run', async () => {
+  const filter = { tenant: 'nobody' }
+  const to = folder
+  const reports = [
+    await replayCommand(moving(), filter, { ...how, backlogMax }),
+    await discardCommand(moving(), filter, { ...how, yes: false, all: false }),
+    await exportCommand(moving(), filter, { ...how, to }),
+  ]
+  expect(reports.map(({ text }) => JSON.parse(text))).toEqual([
+    { dryRun: false, found: 0, replayed: 0, bytes: 0 },
+    { dryRun: false, found: 0, discarded: 0, bytes: 0 },
+    { dryRun: false, found: 0, written: 0, bytes: 0, there: 0, folder },
+  ])
+  const sentence = await replayCommand(moving(), filter, { ...how, json: false, backlogMax })
+  expect(sentence.text).toBe('No dead letter fits.\n')
+})
+
 test('nothing is discarded without a yes, nor everything without being asked for', async () => {
   await threeDead()
   const unsure = discardCommand(moving(), { ids: [1n] }, { ...how, yes: false, all: false })
@@ -180,7 +197,7 @@ test('a replay that fails says how far it came, and that it may be run again', a
   await expect(replaying).rejects.toMatchObject({
     kind: 'data',
     message: expect.stringMatching(
-      /duplicate key.*\. 2 were replayed before that; run it again for the rest\.$/,
+      /duplicate key.*\. At least 2 were replayed before that; run it again for the rest\.$/,
     ),
   })
 })
@@ -233,6 +250,10 @@ test('an export that was cut short goes on where it ended, and one run twice wri
   const lines = (await readFile(join(folder, 'dead-letters.jsonl'), 'utf8')).split('\n')
   expect(lines.filter((one) => one.endsWith('}')).map((one) => JSON.parse(one).id)).toEqual(['1', '2', '3'])
   expect((await stat(join(folder, '1.traces.binpb'))).mtimeMs).toBe(before.mtimeMs)
+  // A file that somebody has taken away is written again.
+  await rm(join(folder, '3.logs.binpb'))
+  await exportCommand(moving(), {}, { ...how, to: folder })
+  expect(Object.keys(await exported())).toContain('3.logs.binpb')
   // The same request, dead a second time, is a line of its own.
   await replayCommand(moving(), { ids: [1n] }, { ...how, backlogMax })
   await buryAll(sql, 'again')

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { type FileHandle, mkdir, open, rename, unlink } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, rename, stat, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure } from '../../foundation/failure.ts'
@@ -8,17 +8,20 @@ import type { Sql } from '../../postgres/pool.ts'
 import { countDeadLetters, type DeadLetterFilter, readDeadLetters } from '../../queue/dead-letters.ts'
 import type { Progress } from '../progress.ts'
 import { readableCount } from '../table.ts'
-import { countedLetters, fileName, letterJson } from './letter.ts'
+import { countedLetters, fileName, letterJson, noneFits } from './letter.ts'
 import type { ChangeOptions } from './program.ts'
 
 const INDEX = 'dead-letters.jsonl'
 const PIECE = { rowsMax: 100, bytesMax: 8 * 1024 * 1024 }
 
+/** What another folder or another user would mend. */
+const misplaced = new Set(['EACCES', 'EEXIST', 'EISDIR', 'ENOTDIR', 'EPERM', 'EROFS'])
+
 /**
  * Writes a file for each letter that fits, then its line of the index: what the index names is on disk, whole. Letters
  * that it names already are left alone, so that a run after one that was cut short goes on where that ended.
  *
- * @throws Failure `configuration` for a folder that cannot be written.
+ * @throws Failure `configuration` for a place where nothing can be written, `outage` for one that is full or broken.
  */
 export async function exportCommand(
   { sql, progress }: { sql: Sql; progress: Progress },
@@ -27,13 +30,12 @@ export async function exportCommand(
 ): Promise<{ found: number; text: string }> {
   const found = await countDeadLetters(sql, filter)
   const folder = path.resolve(to)
-  if (dryRun || found.rows === 0) {
-    const report = { dryRun: true, found: found.rows, items: found.items, bytes: found.bytes, folder }
-    const text =
-      found.rows === 0
-        ? 'No dead letter fits.\n'
-        : `This would write ${countedLetters(found)} into ${folder}.\n`
-    return { found: found.rows, text: json ? `${JSON.stringify(report)}\n` : text }
+  if (dryRun) {
+    const { rows, items, bytes } = found
+    if (json)
+      return { found: rows, text: `${JSON.stringify({ dryRun, found: rows, items, bytes, folder })}\n` }
+    const text = rows === 0 ? noneFits : `This would write ${countedLetters(found)} into ${folder}.\n`
+    return { found: rows, text }
   }
   const done = { rows: 0, bytes: 0 }
   let there = 0
@@ -46,13 +48,14 @@ export async function exportCommand(
         after = last.id
         const lines: string[] = []
         for (const { payload, ...letter } of letters) {
-          if (known.has(deathOf(letterJson(letter)))) {
+          const file = fileName(letter)
+          const isKnown = known.has(deathOf(letterJson(letter)))
+          if (isKnown && (await sizeOf(path.join(folder, file))) === payload.length) {
             there++
             continue
           }
-          const file = fileName(letter)
           await writeWhole(folder, file, payload)
-          lines.push(`${JSON.stringify({ ...letterJson(letter), file })}\n`)
+          if (!isKnown) lines.push(`${JSON.stringify({ ...letterJson(letter), file })}\n`)
           done.rows++
           done.bytes += payload.length
           progress.say(`${readableCount(done.rows + there)} of ${readableCount(found.rows)} exported`)
@@ -67,6 +70,7 @@ export async function exportCommand(
   }
   const { rows: written, bytes } = done
   const report = { dryRun: false, found: found.rows, written, bytes, there, folder }
+  if (found.rows === 0 && !json) return { found: 0, text: noneFits }
   const others = there === 0 ? '' : ` ${readableCount(there)} were there already.`
   const text = `${countedLetters(done)} written into ${folder}.${others}\n`
   return { found: found.rows, text: json ? `${JSON.stringify(report)}\n` : text }
@@ -86,7 +90,7 @@ async function inFolder(
   } catch (thrown) {
     if (!isErrno(thrown)) throw thrown
     throw new Failure(
-      'configuration',
+      misplaced.has(thrown.code) ? 'configuration' : 'outage',
       `The dead letters cannot be written into ${folder}: ${thrown.message}`,
       {
         code: thrown.code,
@@ -143,6 +147,15 @@ async function writeWhole(folder: string, name: string, bytes: Buffer): Promise<
   } catch (thrown) {
     // The error that matters is the first one.
     await unlink(temporary).catch(() => undefined)
+    throw thrown
+  }
+}
+
+async function sizeOf(file: string): Promise<number | undefined> {
+  try {
+    return (await stat(file)).size
+  } catch (thrown) {
+    if (isErrno(thrown) && thrown.code === 'ENOENT') return undefined
     throw thrown
   }
 }

@@ -4,6 +4,9 @@ import { readableBytes, readableCount } from '../table.ts'
 /** The largest number that PostgreSQL keeps in a `bigint`. */
 export const ID_MAX = 2n ** 63n - 1n
 
+/** What a command says when there is nothing to do. */
+export const noneFits = 'No dead letter fits.\n'
+
 /** A dead letter as it stands in JSON: its id as text, since it may have 19 digits. */
 export function letterJson(letter: DeadLetter): Record<string, unknown> {
   return { ...letter, id: String(letter.id) }

@@ -1,7 +1,7 @@
 import type { Sql } from '../../postgres/pool.ts'
 import { countDeadLetters, type DeadLetterFilter, listDeadLetters } from '../../queue/dead-letters.ts'
 import { readableBytes, readableCount, table } from '../table.ts'
-import { ID_MAX, letterJson } from './letter.ts'
+import { ID_MAX, letterJson, noneFits } from './letter.ts'
 
 const ERROR_CHARACTERS_MAX = 70
 
@@ -13,7 +13,7 @@ export async function listCommand(
 ): Promise<string> {
   const letters = await listDeadLetters(sql, filter, { before, limit })
   if (json) return `${JSON.stringify(letters.map(letterJson))}\n`
-  if (letters.length === 0) return 'No dead letter fits.\n'
+  if (letters.length === 0) return noneFits
   const rows = letters.map((letter) => ({
     id: String(letter.id),
     died: `${letter.diedAt.toISOString().slice(0, 19)}Z`,

@@ -11,7 +11,7 @@ import {
 import { replayInPieces } from '../../queue/replay-in-pieces.ts'
 import type { Progress } from '../progress.ts'
 import { readableCount } from '../table.ts'
-import { countedLetters } from './letter.ts'
+import { countedLetters, noneFits } from './letter.ts'
 import type { ChangeOptions, DiscardOptions } from './program.ts'
 
 const NO_ROOM_WAIT_MS = 500
@@ -37,7 +37,7 @@ export async function replayCommand(
   { dryRun, json, backlogMax }: ChangeOptions & { backlogMax: Backlog },
 ): Promise<Changed> {
   const found = await countDeadLetters(sql, filter)
-  if (dryRun || found.rows === 0) return wouldChange('replay', found, json)
+  if (dryRun) return wouldChange('replay', found, json)
   const done = { rows: 0, bytes: 0 }
   await goOn('replayed', done, progress, async () => {
     for await (const step of replayInPieces(sql, filter, { after: 0n, last: found.lastId, backlogMax })) {
@@ -61,8 +61,8 @@ export async function discardCommand(
     throw new Failure('client', 'Say which to delete: ids, a filter, or --all for every one of them.')
   }
   const found = await countDeadLetters(sql, filter)
-  if (dryRun || found.rows === 0) return wouldChange('discard', found, json)
-  if (!yes) {
+  if (dryRun) return wouldChange('discard', found, json)
+  if (found.rows > 0 && !yes) {
     throw new Failure(
       'client',
       `This would delete ${countedLetters(found)} for ever; nothing is deleted without --yes. ` +
@@ -95,7 +95,7 @@ async function goOn(
   } catch (thrown) {
     const failure = asFailure(thrown)
     if (failure.kind === 'bug') throw thrown
-    const sentence = `${failure.message}. ${readableCount(done.rows)} were ${what} before that; run it again for the rest.`
+    const sentence = `${failure.message}. At least ${readableCount(done.rows)} were ${what} before that; run it again for the rest.`
     throw new Failure(failure.kind, sentence, { cause: failure })
   } finally {
     progress.end()
@@ -105,7 +105,7 @@ async function goOn(
 function wouldChange(verb: string, found: DeadLetterCount, json: boolean): Changed {
   const { rows, items, bytes } = found
   if (json) return { found: rows, text: `${JSON.stringify({ dryRun: true, found: rows, items, bytes })}\n` }
-  const text = rows === 0 ? 'No dead letter fits.\n' : `This would ${verb} ${countedLetters(found)}.\n`
+  const text = rows === 0 ? noneFits : `This would ${verb} ${countedLetters(found)}.\n`
   return { found: rows, text }
 }
 
@@ -119,6 +119,7 @@ function changed(
     const text = `${JSON.stringify({ dryRun: false, found: found.rows, [what]: done.rows, bytes: done.bytes })}\n`
     return { found: found.rows, text }
   }
+  if (found.rows === 0) return { found: 0, text: noneFits }
   const missed = found.rows - done.rows
   const others =
     missed > 0 ? ` Somebody else has replayed or discarded ${readableCount(missed)} meanwhile.` : ''

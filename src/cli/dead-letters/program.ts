@@ -120,6 +120,8 @@ Examples:
   sluice dead-letters discard 17 --yes`
 
 const listHelp = `
+The list ends at --limit; --before with the last id gives the next page.
+
 Examples:
   sluice dead-letters list
   sluice dead-letters list --reason worker_lost --since 2026-01-31T00:00:00Z
