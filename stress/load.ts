@@ -21,6 +21,8 @@ export interface LoadJob {
   /** The run of the markers; undefined sends `bodies` as they stand. */
   run: string | undefined
   firstIndex: number
+  /** What requests say in `X-Priority`, in turn; undefined says nothing. */
+  priorities?: readonly string[]
   bodies: readonly { path: string; contentType: string; encoding: string; body: Uint8Array }[]
 }
 
@@ -32,6 +34,9 @@ export interface LoadResult {
   unsent: number
   /** Status of each request in the order of their numbers; 0 without an answer. */
   statuses: Uint16Array
+  /** When each was sent, since the start, and how long its answer took from then, in the order of their numbers. */
+  sentMs: Float32Array
+  tookMs: Float32Array
   latencyMicroseconds: Readonly<Record<'p50' | 'p90' | 'p99' | 'p999' | 'max', number>>
   /** How far behind its schedule the client itself ever was, in microseconds: large values blame the client. */
   clientLagMicroseconds: number
@@ -52,6 +57,8 @@ export async function runLoad(job: LoadJob): Promise<LoadResult> {
   )
   const all = [...free]
   const statuses = new Uint16Array(requestsMax)
+  const sentMs = new Float32Array(requestsMax)
+  const tookMs = new Float32Array(requestsMax)
   const latencies = new LatencyHistogram()
   const bodies = job.bodies.map((one) => ({
     head: requestHead({ ...one, length: one.body.length }),
@@ -71,10 +78,13 @@ export async function runLoad(job: LoadJob): Promise<LoadResult> {
       const dueMs = meantMs(number)
       const { head, body } = next(number)
       open++
+      sentMs[number] = performance.now() - startedMs
       client.send(head, body, (status) => {
         open--
         statuses[number] = status
-        latencies.record((performance.now() - dueMs) * 1000)
+        const nowMs = performance.now()
+        tookMs[number] = nowMs - startedMs - (sentMs[number] ?? 0)
+        latencies.record((nowMs - dueMs) * 1000)
         free.push(client)
         if (job.perSecond === undefined) pump()
       })
@@ -91,6 +101,7 @@ export async function runLoad(job: LoadJob): Promise<LoadResult> {
           contentType,
           encoding: template.encoding,
           length: body.length,
+          priority: job.priorities?.[number % job.priorities.length],
         }),
         body,
       }
@@ -125,6 +136,8 @@ export async function runLoad(job: LoadJob): Promise<LoadResult> {
         sent,
         unsent,
         statuses: statuses.slice(0, sent),
+        sentMs: sentMs.slice(0, sent),
+        tookMs: tookMs.slice(0, sent),
         latencyMicroseconds: {
           p50: quantile(0.5),
           p90: quantile(0.9),

@@ -2,7 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { account, describeAccount, expectedAccount, isExact } from './account.ts'
 import { generateRequest, markerOf } from './generator.ts'
 import { Ledger, promisedBy } from './ledger.ts'
-import type { LoadResult } from './load.ts'
+import type { LoadJob, LoadResult } from './load.ts'
 import { loadInProcess } from './load-process.ts'
 import type { Machine, Stage } from './machine.ts'
 import { type BodyTemplate, bodyTemplate, markedProtobuf } from './marked-body.ts'
@@ -153,7 +153,7 @@ async function highest(bears: (perSecond: number) => Promise<boolean>): Promise<
 }
 
 /** Loads one after the other whose requests have numbers, and so markers, of their own, and the ledger of them all. */
-class MarkedLoad {
+export class MarkedLoad {
   readonly ledger = new Ledger()
   readonly #url: URL
   readonly #templates: readonly BodyTemplate[]
@@ -167,16 +167,22 @@ class MarkedLoad {
     })
   }
 
-  async run(perSecond: number, seconds: number): Promise<LoadResult> {
+  /** `priorities` is what the requests say in `X-Priority`, in turn. */
+  async run(
+    perSecond: number,
+    seconds: number,
+    { priorities, lateSeconds = lateSecondsMax }: Partial<Pick<LoadJob, 'priorities' | 'lateSeconds'>> = {},
+  ): Promise<LoadResult> {
     const result = await loadInProcess({
       urls: [this.#url.origin],
       seconds,
       connections,
       perSecond,
-      lateSeconds: lateSecondsMax,
+      lateSeconds,
       templates: this.#templates,
       run,
       firstIndex: this.#index,
+      ...(priorities === undefined ? {} : { priorities }),
       bodies: [],
     })
     for (const status of result.statuses) this.#record(this.#index++, status)

@@ -92,8 +92,11 @@ export function requestHead(options: {
   contentType: string
   encoding: string
   length: number
+  /** What it says in `X-Priority`, if anything. */
+  priority?: string | undefined
 }): string {
-  const { path, contentType, encoding, length } = options
+  const { path, contentType, encoding, length, priority } = options
   const contentEncoding = encoding === 'identity' ? '' : `Content-Encoding: ${encoding}\r\n`
-  return `POST ${path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: ${contentType}\r\n${contentEncoding}Content-Length: ${length}\r\n\r\n`
+  const said = priority === undefined ? '' : `X-Priority: ${priority}\r\n`
+  return `POST ${path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: ${contentType}\r\n${contentEncoding}${said}Content-Length: ${length}\r\n\r\n`
 }

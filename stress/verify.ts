@@ -7,6 +7,7 @@ import { hygiene } from './scenarios/hygiene.ts'
 import { killedUnderLoad, killedWorker } from './scenarios/killed.ts'
 import { lateStore, outage } from './scenarios/outage.ts'
 import { drop, reject, sample } from './scenarios/overflow.ts'
+import { overload } from './scenarios/overload.ts'
 import { rateLimit } from './scenarios/rate-limit.ts'
 import type { Scenario } from './scenarios/scenario.ts'
 import { slowStore } from './scenarios/slow-store.ts'
@@ -17,6 +18,7 @@ const scenarios: readonly Scenario[] = [
   drop,
   sample,
   rateLimit,
+  overload,
   slowStore,
   killedWorker,
   outage,

@@ -4,8 +4,8 @@ import path from 'node:path'
 import { performance } from 'node:perf_hooks'
 import type { Clock } from '../foundation/clock.ts'
 
-/** A burst of a second is no overload. */
-const SMOOTHING_MS = 2_000
+/** A burst of a second is no overload, nor is the first second of a process, before its code is compiled. */
+const SMOOTHING_MS = 3_000
 
 /** How long a thread has had nothing to do, and something, since it began, in milliseconds. */
 export interface ThreadTimes {

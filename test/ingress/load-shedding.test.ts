@@ -127,12 +127,12 @@ test.for([
   async ([, demand, share]) => {
     const random = seededRandom(11)
     let [asked, smoothed, intensity]: [number, number, () => number] = [demand, 0, () => 0]
-    // The CPU as it is: what is taken, with some noise, smoothed over two seconds.
+    // The CPU as it is: what is taken, with some noise, smoothed over three seconds.
     const { shedding, clock, told } = await startShedding({
       read: async () => {
         const noise = 0.95 + 0.1 * random.fraction()
         const taken = Math.min(1, asked * (1 - share * intensity()) * noise)
-        smoothed += (1 - Math.exp(-LOOK_INTERVAL_MS / 2_000)) * (taken - smoothed)
+        smoothed += (1 - Math.exp(-LOOK_INTERVAL_MS / 3_000)) * (taken - smoothed)
         return { ...idle, cpu: smoothed }
       },
     })
