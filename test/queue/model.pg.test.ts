@@ -8,33 +8,42 @@ import { counterexample } from './model/disagreement.ts'
 import { drain } from './model/drain.ts'
 import { everyArrow } from './model/every-arrow.ts'
 import { Model } from './model/model.ts'
+import { drainAlone, expectOnce, expectOneEnding } from './model/once.ts'
+import { programs, sessionNames } from './model/random-sessions.ts'
 import { commands } from './model/random-steps.ts'
+import { emptyLedger, runAtOnce, type Session } from './model/sessions.ts'
 import { arrows, Command, type Stand } from './model/steps.ts'
 import { stagerOn } from './rows.ts'
 
-/** Runs of the model test; without it as many as 20 s allow, and at most 100. */
+/** Runs of each random test; without it as many as the time allows. */
 const runsAsked = process.env.MODEL_RUNS === undefined ? undefined : Number(process.env.MODEL_RUNS)
 const seed = process.env.MODEL_SEED === undefined ? {} : { seed: Number(process.env.MODEL_SEED) }
-const RUNS_MAX = 100
 const RUNS_MIN = 5
-const RUNNING_MS_MAX = 20_000
+const RUNNING_MS_MAX = 12_000
 const SHRINKING_MS_MAX = 60_000
 /** Generous: it is there for runs that hang. */
 const RUN_MS_MAX = 5_000
+const timeout = RUNNING_MS_MAX + SHRINKING_MS_MAX + (runsAsked ?? 1) * RUN_MS_MAX
 
 let database: TestDatabase
 let sql: Sql
 let stager: Stager
+let sessions: Session[]
 
 beforeAll(async () => {
   database = await cloneDatabase()
   sql = database.open({ name: 'model', connections: 1, planCacheMode: 'force_generic_plan' })
+  sessions = sessionNames.map((name) => ({
+    name,
+    sql: database.open({ name, connections: 1, planCacheMode: 'force_generic_plan' }),
+    hands: [],
+  }))
   stager = stagerOn(database)
   await stager.start()
 })
 afterAll(async () => {
   await stager.stop()
-  await closePool(sql, 1000)
+  await Promise.all([sql, ...sessions.map((session) => session.sql)].map((pool) => closePool(pool, 1000)))
   await database.drop()
 })
 
@@ -45,30 +54,33 @@ async function emptyTables(): Promise<void> {
     DELETE FROM trace_index; DELETE FROM stored_object; DELETE FROM abandoned_batch`)
 }
 
-async function emptyStand(): Promise<Stand> {
-  await emptyTables()
+function emptyStand(steps: string[]): Stand {
   const nothing = { lines: new Map(), requests: new Map(), batches: new Map() }
-  return { sql, stager, steps: [], seen: nothing, taken: new Set() }
+  return { sql, stager, steps, seen: nothing, taken: new Set() }
 }
 
-/** One random life of the queue after another, until there is a counterexample, which is then made small. */
-async function liveThrough(commandLists: typeof commands): Promise<void> {
+/**
+ * One random life of the queue after another, until there is a counterexample, which is then made small. `live`
+ * writes down each step in plain words as it goes, so that they are there when it throws.
+ */
+async function liveThrough<T>(lives: fc.Arbitrary<T>, live: (life: T, steps: string[]) => Promise<void>) {
   let runs = 0
   let untilMs = runsAsked === undefined ? performance.now() + RUNNING_MS_MAX : Number.POSITIVE_INFINITY
-  const property = fc.asyncProperty(commandLists, async (steps) => {
+  let shrinkUntilMs: number | undefined
+  const property = fc.asyncProperty(lives, async (life) => {
     if (performance.now() > untilMs) return
     runs++
-    const stand = await emptyStand()
-    const model = new Model()
+    const steps: string[] = []
     try {
-      await fc.asyncModelRun(() => ({ model, real: stand }), steps)
-      await drain(model, stand)
+      await emptyTables()
+      await live(life, steps)
     } catch (thrown) {
-      untilMs = Math.min(untilMs, performance.now() + SHRINKING_MS_MAX)
-      throw new Error(counterexample(stand.steps, coerceError(thrown).message), { cause: thrown })
+      shrinkUntilMs ??= performance.now() + SHRINKING_MS_MAX
+      untilMs = shrinkUntilMs
+      throw new Error(counterexample(steps, coerceError(thrown).message), { cause: thrown })
     }
   })
-  const found = await fc.check(property, { numRuns: runsAsked ?? RUNS_MAX, ...seed })
+  const found = await fc.check(property, { numRuns: runsAsked ?? 1_000, ...seed })
   if (found.failed) {
     expect.fail(`${coerceError(found.errorInstance).message}\nAgain with MODEL_SEED=${found.seed}.`)
   }
@@ -77,12 +89,33 @@ async function liveThrough(commandLists: typeof commands): Promise<void> {
 
 test(
   'whatever workers do, in whatever order, each request is where the model says, and at the end in one object or dead',
-  () => liveThrough(commands),
-  RUNNING_MS_MAX + SHRINKING_MS_MAX + (runsAsked ?? 1) * RUN_MS_MAX,
+  () =>
+    liveThrough(commands, async (life, steps) => {
+      const stand = emptyStand(steps)
+      const model = new Model()
+      await fc.asyncModelRun(() => ({ model, real: stand }), life)
+      await drain(model, stand)
+    }),
+  timeout,
+)
+
+test(
+  'whatever sessions do at the same time, while their connections are cut, each request is in one place, and at the end in one object or dead',
+  () =>
+    liveThrough(programs, async (life, steps) => {
+      const ledger = emptyLedger(stager, steps)
+      await runAtOnce(sessions, life, ledger)
+      await expectOneEnding(sql, ledger)
+      await expectOnce(sql, ledger)
+      await drainAlone({ name: 'the last worker', sql, hands: [] }, ledger)
+      await expectOnce(sql, ledger)
+    }),
+  timeout,
 )
 
 test('every arrow of the diagrams is taken, and no other', async () => {
-  const stand = await emptyStand()
+  await emptyTables()
+  const stand = emptyStand([])
   const model = new Model()
   for (const planner of everyArrow) {
     const command = new Command(planner)

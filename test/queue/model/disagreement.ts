@@ -1,7 +1,7 @@
 import { inspect, isDeepStrictEqual } from 'node:util'
 import type { Lines } from './tables.ts'
 
-/** The database did something else than the model, or took an arrow that is not drawn. */
+/** The database did something else than it should, or took an arrow that is not drawn. */
 export class Disagreement extends Error {}
 
 const short = (value: unknown) =>
@@ -28,11 +28,11 @@ export function agreeOnLines(database: Lines, model: Lines): void {
   )
 }
 
-/** The counterexample for people: the steps in order, then where it ends. */
+/** The counterexample for people: the steps in order, then what is wrong after them. */
 export function counterexample(steps: readonly string[], difference: string): string {
   return [
-    `The tables and the model part after ${steps.length} steps:`,
+    `A counterexample of ${steps.length} steps:`,
     ...steps.map((step, index) => `  ${index + 1}. ${step}`),
-    `Then:\n  ${difference}`,
+    `What is wrong:\n  ${difference}`,
   ].join('\n')
 }

@@ -187,7 +187,8 @@ function isSwept(model: Model, batchId: BatchId): boolean {
   return !isKnown
 }
 
-function objectsOf(batch: Batch): BatchObject[] {
+/** What a worker puts for the batch. */
+export function objectsOf(batch: Batch): BatchObject[] {
   return objectsOfBatch(
     batch.batchId,
     batch.rows.map((row) => ({ ...row, summary: decodeSummary(row.summary) })),

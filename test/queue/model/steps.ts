@@ -64,10 +64,6 @@ export class Command implements fc.AsyncCommand<Model, Stand> {
       throw new Disagreement(`the step was refused: ${error.message}`, { cause: error })
     }
   }
-
-  toString(): string {
-    return 'step'
-  }
 }
 
 /** The tables are what the model says, and came there by arrows of the diagrams. */

@@ -16,10 +16,18 @@ export interface Seen {
 
 type Values = Readonly<Record<string, unknown>>
 
-interface SeenRecords {
+/** The same, as the database tells it. */
+export interface SeenRecords {
   requests: { name: string; state: RequestState; content: Values; place: Values }[]
   batches: { batch: string; state: BatchState; status: string; values: Values }[]
-  objects: { batch: string; key: string; ids: string[]; requests: number; content: Values }[]
+  objects: {
+    batch: string
+    key: string
+    ids: string[]
+    offsets: number[]
+    requests: number
+    content: Values
+  }[]
   abandoned: { batch: string; state: BatchState; keys: string[] }[]
 }
 
@@ -55,7 +63,7 @@ SELECT jsonb_build_object(
     FROM ingestion_batch
   ) b),
   'objects', (SELECT coalesce(jsonb_agg(o), '[]') FROM (
-    SELECT batch_id AS batch, key, queue_ids::text[] AS ids, requests, jsonb_build_object(
+    SELECT batch_id AS batch, key, queue_ids::text[] AS ids, offsets, requests, jsonb_build_object(
       'tenant', tenant, 'signal', signal, 'encoding', encoding, 'items', items, 'bytes', bytes
     ) AS content
     FROM stored_object
@@ -66,10 +74,15 @@ SELECT jsonb_build_object(
   ) a)
 ) AS seen`
 
-export async function lookAtTables(sql: Sql, model: Model): Promise<Seen> {
+export async function readTables(sql: Sql): Promise<SeenRecords> {
   const [row] = await sql.unsafe<{ seen: SeenRecords }[]>(lookText, [], { prepare: true })
   if (row === undefined) throw new Error('the look answered nothing')
-  const { requests, batches, objects, abandoned } = row.seen
+  return row.seen
+}
+
+/** Names for people instead of ids. */
+export async function lookAtTables(sql: Sql, model: Model): Promise<Seen> {
+  const { requests, batches, objects, abandoned } = await readTables(sql)
   const lines = new Map<string, string>()
   const note = (name: string, text: string) =>
     lines.set(name, [lines.get(name), text].filter((part) => part !== undefined).join(' AND ALSO '))

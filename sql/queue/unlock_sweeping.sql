@@ -1,2 +1,0 @@
--- However often it was locked: each deletion asks again.
-SELECT pg_advisory_unlock_all()
