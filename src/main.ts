@@ -25,7 +25,7 @@ import { ensureTraceIndexPartitions } from './postgres/partitions.ts'
 import { closePool, openPool, type PoolOptions, type Sql } from './postgres/pool.ts'
 import { checkServer } from './postgres/server-check.ts'
 import { sqlFolder } from './postgres/statement.ts'
-import { findAbandoned, forgetAbandoned, markSwept } from './queue/abandoned.ts'
+import { sweepQueue } from './queue/abandoned.ts'
 import { relayQueue } from './queue/relay-queue.ts'
 import { STAGING_CONNECT_MS_MAX, type StagerOptions } from './queue/stage.ts'
 import { PartitionKeeper } from './relay/partition-keeper.ts'
@@ -134,6 +134,8 @@ interface Pools {
   backlog: Sql
   claims: Sql
   settles: Sql
+  /** Of one connection: its session holds the lock of the only sweeper. */
+  sweeper: Sql
   service: Service
 }
 
@@ -181,10 +183,18 @@ function openPools(url: DatabaseLocation, config: Config): Pools {
   const backlog = open('backlog', 1)
   const claims = open('claims', 2, { planCacheMode: 'force_generic_plan' })
   const settles = open('settles', config.WORKER_COUNT + 2)
+  const sweeper = open('sweeper', 1)
   const stop = async () => {
-    await Promise.all([look, backlog, claims, settles].map((pool) => closePool(pool, 1_000)))
+    await Promise.all([look, backlog, claims, settles, sweeper].map((pool) => closePool(pool, 1_000)))
   }
-  return { look, backlog, claims, settles, service: { name: 'pools', start: async () => undefined, stop } }
+  return {
+    look,
+    backlog,
+    claims,
+    settles,
+    sweeper,
+    service: { name: 'pools', start: async () => undefined, stop },
+  }
 }
 
 /** The one connection that requests are staged over. */
@@ -236,9 +246,7 @@ async function startRelay(
   )
   await life.start(
     new Sweeper({
-      findAbandoned: (ageSeconds, limit) => findAbandoned(look, ageSeconds, limit),
-      markSwept: (batchId) => markSwept(look, batchId),
-      forgetAbandoned: (batchId) => forgetAbandoned(look, batchId),
+      queue: sweepQueue(pools.sweeper),
       store,
       keyPrefix,
       leaseSeconds,

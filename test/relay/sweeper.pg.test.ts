@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { systemClock } from '../../src/foundation/clock.ts'
 import { closePool, type Sql } from '../../src/postgres/pool.ts'
-import { findAbandoned, forgetAbandoned, markSwept } from '../../src/queue/abandoned.ts'
+import { sweepQueue } from '../../src/queue/abandoned.ts'
 import { Sweeper } from '../../src/relay/sweeper.ts'
 import { objectKey } from '../../src/sink/object-key.ts'
 import { createLogger } from '../../src/telemetry/log.ts'
@@ -19,7 +19,7 @@ const never = new AbortController().signal
 
 beforeAll(async () => {
   database = await cloneDatabase()
-  sql = database.open()
+  sql = database.open({ connections: 1 })
 })
 afterAll(async () => {
   await closePool(sql, 1000)
@@ -30,9 +30,7 @@ beforeEach(async () => {
   store = new FaultyStore()
   const clock = systemClock
   sweeper = new Sweeper({
-    findAbandoned: (ageSeconds, limit) => findAbandoned(sql, ageSeconds, limit),
-    markSwept: (id) => markSwept(sql, id),
-    forgetAbandoned: (id) => forgetAbandoned(sql, id),
+    queue: sweepQueue(sql),
     store,
     keyPrefix: '',
     leaseSeconds: 60,
@@ -42,6 +40,12 @@ beforeEach(async () => {
     metrics: createMetrics(),
   })
 })
+
+const terminate = (by: Sql, name: string) => by`
+  SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+  WHERE application_name = ${name} AND datname = current_database()`
+
+const sweptBy = async (one: Sweeper) => (await one.sweep(never)).deletedKeys.length
 
 async function abandon(keys: readonly string[]): Promise<void> {
   await sql.unsafe('INSERT INTO abandoned_batch (batch_id, keys) VALUES ($1, $2::text[])', [
@@ -60,14 +64,14 @@ async function aMinuteLater(): Promise<void> {
 test('an abandoned object stays for two put deadlines, is deleted, and a late put is found at a second look', async () => {
   store.objects.set(key, Buffer.from('left over'))
   await abandon([key])
-  expect(await sweeper.sweep(never)).toBe(0)
+  expect(await sweptBy(sweeper)).toBe(0)
   await aMinuteLater()
-  expect(await sweeper.sweep(never)).toBe(1)
+  expect(await sweptBy(sweeper)).toBe(1)
   expect(store.objects.size).toBe(0)
   store.objects.set(key, Buffer.from('late'))
-  expect(await sweeper.sweep(never)).toBe(0)
+  expect(await sweptBy(sweeper)).toBe(0)
   await aMinuteLater()
-  expect(await sweeper.sweep(never)).toBe(1)
+  expect(await sweptBy(sweeper)).toBe(1)
   expect(store.objects.size).toBe(0)
   expect(await sql`SELECT 1 FROM abandoned_batch`).toHaveLength(0)
 })
@@ -82,7 +86,7 @@ test('an object that the catalog names is never deleted, whatever was abandoned'
   )
   await abandon([key])
   await aMinuteLater()
-  expect(await sweeper.sweep(never)).toBe(0)
+  expect(await sweptBy(sweeper)).toBe(0)
   expect([...store.objects.keys()]).toEqual([key])
 })
 
@@ -97,7 +101,7 @@ test('a key that is not one of this batch is left alone', async () => {
   for (const name of [foreign, 'something/else', '../up']) store.objects.set(name, Buffer.from('not ours'))
   await abandon([foreign, 'something/else', '../up'])
   await aMinuteLater()
-  expect(await sweeper.sweep(never)).toBe(0)
+  expect(await sweptBy(sweeper)).toBe(0)
   expect(store.objects.size).toBe(3)
   // It stays written down for whoever finds out why.
   expect(await sql`SELECT 1 FROM abandoned_batch WHERE swept_at IS NULL`).toHaveLength(1)
@@ -111,7 +115,74 @@ test('a store that is away keeps the batch for another look', async () => {
   store.remove = async () => {
     throw new Error('away')
   }
-  expect(await sweeper.sweep(never)).toBe(0)
+  expect(await sweptBy(sweeper)).toBe(0)
   store.remove = remove
-  expect(await sweeper.sweep(never)).toBe(1)
+  expect(await sweptBy(sweeper)).toBe(1)
+})
+
+test('over a hundred refused batches neither keep the sweeper busy for ever nor hide those behind them', async () => {
+  const id = (number: number) => `01a210cc-5850-7602-b479-${String(number).padStart(12, '0')}`
+  for (let number = 0; number < 250; number++) {
+    await sql.unsafe("INSERT INTO abandoned_batch (batch_id, keys) VALUES ($1, '{other/prefix}')", [
+      id(number),
+    ])
+  }
+  store.objects.set(key, Buffer.from('left over'))
+  await abandon([key])
+  await aMinuteLater()
+  expect(await sweeper.sweep(never)).toEqual({ isLocked: true, deletedKeys: [key], refused: 250, failed: 0 })
+})
+
+test('a store that is away for a day is asked for three batches a look, and not for all that was abandoned', async () => {
+  const id = (number: number) => `01a210cc-5850-7602-b479-${String(number).padStart(12, '0')}`
+  for (let number = 0; number < 150; number++) {
+    const left = objectKey({ prefix: '', signal: 'logs', tenant: 'a', encoding: 'gzip', batchId: id(number) })
+    await sql.unsafe('INSERT INTO abandoned_batch (batch_id, keys) VALUES ($1, ARRAY[$2])', [
+      id(number),
+      left,
+    ])
+    store.objects.set(left, Buffer.from('left over'))
+  }
+  await sql`UPDATE abandoned_batch SET abandoned_at = abandoned_at - interval '1 day'`
+  const { stat } = store
+  store.stat = async () => {
+    throw new Error('away')
+  }
+  expect(await sweeper.sweep(never)).toMatchObject({ deletedKeys: [], failed: 3 })
+  store.stat = stat
+  expect(await sweeper.sweep(never)).toMatchObject({ failed: 0, deletedKeys: { length: 150 } })
+  expect(store.objects.size).toBe(0)
+})
+
+test('while one sweeps, no other does; the lock ends with the session of whoever had it', async () => {
+  store.objects.set(key, Buffer.from('left over'))
+  await abandon([key])
+  await aMinuteLater()
+  const others = database.open({ name: 'other sweeper', connections: 1 })
+  const other = sweepQueue(others)
+  expect(await other.lock()).toBe(true)
+  expect(await sweeper.sweep(never)).toEqual({ isLocked: false, deletedKeys: [], refused: 0, failed: 0 })
+  await terminate(sql, 'other sweeper')
+  await expect.poll(async () => (await sweeper.sweep(never)).isLocked, { interval: 20 }).toBe(true)
+  expect(store.objects.size).toBe(0)
+  await closePool(others, 1000)
+})
+
+test('a sweeper that lost its session and with it the lock deletes nothing', async () => {
+  store.objects.set(key, Buffer.from('left over'))
+  await abandon([key])
+  await aMinuteLater()
+  const others = database.open({ name: 'other sweeper', connections: 1 })
+  const other = sweepQueue(others)
+  const { stat } = store
+  store.stat = async (name) => {
+    await other.unlock()
+    await terminate(others, 'test')
+    while (!(await other.lock())) await others`SELECT pg_sleep(0.01)`
+    return await stat.call(store, name)
+  }
+  const sweep = await sweeper.sweep(never).catch(() => undefined)
+  expect(sweep?.deletedKeys ?? []).toEqual([])
+  expect([...store.objects.keys()]).toEqual([key])
+  await closePool(others, 1000)
 })
