@@ -157,7 +157,8 @@ test('replays and discards at the same time move or delete each letter once', as
 /** Ends the sessions of that name, and waits until they are gone and whatever they did is done or undone. */
 async function endSessions(name: string): Promise<void> {
   for (let left = -1; left !== 0; ) {
-    await sql`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = ${name}`
+    await sql`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+      WHERE application_name = ${name} AND datname = current_database()`
     const [found] = await sql<{ sessions: number }[]>`
       SELECT count(*)::int AS sessions FROM pg_stat_activity WHERE application_name = ${name}`
     left = found?.sessions ?? 0
