@@ -25,13 +25,13 @@ beforeEach(async () => {
   await sql`TRUNCATE ingestion_queue, ingestion_batch, dead_letter, stored_object, abandoned_batch RESTART IDENTITY`
 })
 
-function served(backlogRowsMax = 1000) {
+function served({ backlogRowsMax = 1000, clock = systemClock } = {}) {
   const { log, lines } = collectingLog()
   const { gets, posts } = deadLetterApi({
     sql,
     backlogMax: { rows: backlogRowsMax, bytes: 1e9 },
     log,
-    clock: systemClock,
+    clock,
   })
   const well = async () => ({ ok: true, checks: {} })
   const app = adminApp({
@@ -109,7 +109,7 @@ test('one comes with its request or with why it cannot be read, and its bytes co
 
 test('a replay goes on where the one before ended when the queue was half full', async () => {
   await dead(25)
-  const { post, lines } = served(20)
+  const { post, lines } = served({ backlogRowsMax: 20 })
   expect(await post('replay', { dryRun: true })).toEqual([
     200,
     { dryRun: true, found: 25, items: 25, bytes: 25 },
@@ -155,6 +155,26 @@ test('a discard deletes what it is told to, and everything only by that name', a
   expect(await post('discard', { all: true })).toMatchObject([200, { discarded: 4, next: null }])
   expect(await countIn('dead_letter')).toBe(0)
   expect(lines().map(({ event }) => event)).toEqual(['dead_letters_discarded', 'dead_letters_discarded'])
+})
+
+test('a request whose time is up answers after the piece in hand, and says where to go on', async () => {
+  await sql.unsafe(`
+    INSERT INTO dead_letter (id, received_at, batch_id, items, bytes, unpacked_bytes, attempts, signal, encoding, tenant,
+      request_id, reason, summary, payload)
+    SELECT n, now(), gen_random_uuid(), 1, 1, 1, 1, 1, 0, 'default', 'r', 'data_refused', '', 'x'
+    FROM generate_series(1, 2500) AS n`)
+  const { post } = served({ clock: { ...systemClock, deadline: () => AbortSignal.abort() } })
+  expect(await post('replay', {})).toMatchObject([200, { replayed: 100, next: '100', queueFull: false }])
+  const rest = { all: true, after: '100' }
+  expect(await post('discard', rest)).toMatchObject([200, { found: 2400, discarded: 1000, next: '1100' }])
+  expect(await post('discard', { ...rest, after: '1100' })).toMatchObject([
+    200,
+    { discarded: 1000, next: '2100' },
+  ])
+  expect(await post('discard', { ...rest, after: '2100' })).toMatchObject([
+    200,
+    { discarded: 400, next: null },
+  ])
 })
 
 test('what is asked wrongly is 400 and changes nothing', async () => {
