@@ -1,5 +1,6 @@
 import type { Fault } from './fault.ts'
-import { killedFaults } from './killed.ts'
+import { killFaults, rollingRestart } from './kills.ts'
+import { leaseFaults } from './leases.ts'
 
 /** Every line of the table, in its order. */
-export const faults: readonly Fault[] = [...killedFaults]
+export const faults: readonly Fault[] = [...killFaults, rollingRestart, ...leaseFaults]
