@@ -75,7 +75,13 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
     let doors: Doors | undefined
     let started = false
     const phase = () => (stopping.signal.aborted ? 'stopping' : started ? undefined : 'starting')
-    const health = new HealthChecks({ sql: pools.look, store, phase, clock })
+    const health = new HealthChecks({
+      sql: pools.look,
+      store,
+      phase,
+      complaint: () => relay?.complaint,
+      clock,
+    })
     const deadLetters = deadLetterApi({
       sql: pools.look,
       backlogMax: { rows: config.STAGING_MAX_BACKLOG, bytes: config.STAGING_MAX_BYTES },
@@ -268,6 +274,8 @@ async function startRelay(
     workers: settings.WORKER_COUNT,
     bufferRowsMax: settings.PROCESSING_QUEUE_MAX_DEPTH,
     bufferBytesMax: settings.PROCESSING_QUEUE_MAX_BYTES,
+    circuitFailureThreshold: settings.CIRCUIT_FAILURE_THRESHOLD,
+    circuitResetSeconds: settings.CIRCUIT_RESET_SECONDS,
     clock,
     random,
     log,

@@ -34,6 +34,8 @@ test('the defaults are those of the design', () => {
       MAX_ATTEMPTS: 8,
       RETRY_BASE_MS: 1000,
       RETRY_MAX_MS: 60_000,
+      CIRCUIT_FAILURE_THRESHOLD: 5,
+      CIRCUIT_RESET_SECONDS: 30,
       MAX_BODY_BYTES: 20 * 2 ** 20,
       MAX_INFLIGHT_BYTES: 128 * 2 ** 20,
       HOST: '127.0.0.1',

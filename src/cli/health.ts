@@ -13,6 +13,8 @@ export interface HealthOptions {
   store: ObjectStore
   /** Undefined while the process does its work. */
   phase: () => 'starting' | 'stopping' | undefined
+  /** Why the workers write nothing, or undefined. */
+  complaint: () => string | undefined
   clock: Clock
 }
 
@@ -44,7 +46,10 @@ export class HealthChecks {
       this.ready(),
       this.#check('store', () => store.stat('health', clock.deadline(CHECK_MS_MAX))),
     ])
-    return { ok: ready.ok && reached.ok, checks: { ...ready.checks, store: reached } }
+    const complaint = this.#options.complaint()
+    const written: Check =
+      complaint === undefined || !reached.ok ? reached : { ok: false, message: complaint }
+    return { ok: ready.ok && written.ok, checks: { ...ready.checks, store: written } }
   }
 
   async #check(what: string, ask: () => Promise<unknown>): Promise<Check> {

@@ -5,8 +5,8 @@ import type { Pending } from '../queue/count-pending.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { BatchBuffer } from './batch-buffer.ts'
+import type { CircuitBreaker } from './circuit-breaker.ts'
 import { trustedUntilMs } from './lease-keeper.ts'
-import type { StoreGate } from './store-gate.ts'
 
 /** The statements that a poller asks, with the settings that do not change already in them. */
 export interface PollerQueue {
@@ -23,7 +23,7 @@ export interface PollerQueue {
 export interface PollerOptions {
   queue: PollerQueue
   buffer: BatchBuffer
-  gate: StoreGate
+  circuit: CircuitBreaker
   batchRowsMax: number
   flushIntervalMs: number
   leaseSeconds: number
@@ -44,7 +44,7 @@ const ANY_SIZE = 2 ** 31 - 1
  * jittered when idle, not at all while the buffer is full or the store is away.
  */
 export async function poll(options: PollerOptions, stopping: AbortSignal): Promise<void> {
-  const { buffer, gate, clock, random, log, metrics, batchRowsMax } = options
+  const { buffer, circuit, clock, random, log, metrics, batchRowsMax } = options
   let databaseFailures = 0
   let takeOverDueMs = 0
   while (!stopping.aborted) {
@@ -56,8 +56,8 @@ export async function poll(options: PollerOptions, stopping: AbortSignal): Promi
       metrics.processingPaused.set(0)
       continue
     }
-    await gate.wait(stopping)
-    if (!gate.isOpen && !buffer.isEmpty) {
+    await circuit.wait(stopping)
+    if (circuit.state !== 'closed' && !buffer.isEmpty) {
       // The store was away: one batch goes first.
       await buffer.roomFreed(stopping)
       continue

@@ -2,9 +2,9 @@ import { aborted } from '../foundation/abort.ts'
 import type { Service } from '../foundation/service.ts'
 import type { BatchId, Lease } from '../queue/batch.ts'
 import { BatchBuffer } from './batch-buffer.ts'
+import { CircuitBreaker } from './circuit-breaker.ts'
 import { LeaseKeeper } from './lease-keeper.ts'
 import { type PollerOptions, type PollerQueue, poll } from './poller.ts'
-import { StoreGate } from './store-gate.ts'
 import { releaseUnstarted, type SettleQueue, type WriterOptions, writeBatch } from './write-batch.ts'
 
 /** Every statement that the relay asks of the queue. */
@@ -13,12 +13,14 @@ export interface RelayQueue extends PollerQueue, SettleQueue {
 }
 
 export interface RelayOptions
-  extends Omit<WriterOptions, 'gate' | 'queue'>,
+  extends Omit<WriterOptions, 'circuit' | 'queue'>,
     Pick<PollerOptions, 'batchRowsMax' | 'flushIntervalMs' | 'random'> {
   queue: RelayQueue
   workers: number
   bufferRowsMax: number
   bufferBytesMax: number
+  circuitFailureThreshold: number
+  circuitResetSeconds: number
 }
 
 /**
@@ -29,7 +31,7 @@ export class Relay implements Service {
   readonly name = 'relay'
   readonly #options: RelayOptions
   readonly #buffer: BatchBuffer
-  readonly #gate: StoreGate
+  readonly #circuit: CircuitBreaker
   readonly #keeper: LeaseKeeper
   readonly #stopping = new AbortController()
   readonly #giveUp = new AbortController()
@@ -39,8 +41,15 @@ export class Relay implements Service {
   constructor(options: RelayOptions) {
     this.#options = options
     this.#buffer = new BatchBuffer({ rowsMax: options.bufferRowsMax, bytesMax: options.bufferBytesMax })
-    this.#gate = new StoreGate(options.clock, options.backoff)
     const { leaseSeconds, clock, log, metrics, queue } = options
+    const { circuitFailureThreshold, circuitResetSeconds } = options
+    this.#circuit = new CircuitBreaker({
+      failureThreshold: circuitFailureThreshold,
+      resetSeconds: circuitResetSeconds,
+      clock,
+      log,
+      metrics,
+    })
     this.#keeper = new LeaseKeeper({
       held: this.#buffer.held,
       leaseSeconds,
@@ -58,6 +67,11 @@ export class Relay implements Service {
     return this.#buffer.held.size
   }
 
+  /** Why nothing is claimed, or undefined: see `CircuitBreaker.complaint`. */
+  get complaint(): string | undefined {
+    return this.#circuit.complaint
+  }
+
   async start(): Promise<void> {
     await this.#keeper.start()
     const { workers, batchRowsMax, flushIntervalMs, leaseSeconds, clock, random, log, metrics, queue } =
@@ -66,7 +80,7 @@ export class Relay implements Service {
       {
         queue,
         buffer: this.#buffer,
-        gate: this.#gate,
+        circuit: this.#circuit,
         batchRowsMax,
         flushIntervalMs,
         leaseSeconds,
@@ -114,6 +128,6 @@ export class Relay implements Service {
   }
 
   #writerOptions(): WriterOptions {
-    return { ...this.#options, gate: this.#gate }
+    return { ...this.#options, circuit: this.#circuit }
   }
 }

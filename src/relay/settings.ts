@@ -66,6 +66,21 @@ export const relaySettings = {
     unit: 'milliseconds',
     about: 'The longest wait between two tries of a batch.',
   }),
+  CIRCUIT_FAILURE_THRESHOLD: integer({
+    default: 5,
+    min: 1,
+    max: 10_000,
+    unit: 'batches',
+    about:
+      'After so many batches in a row that the object store did not take, nothing more is claimed for a while.',
+  }),
+  CIRCUIT_RESET_SECONDS: integer({
+    default: 30,
+    min: 1,
+    max: 3600,
+    unit: 'seconds',
+    about: 'How long nothing is claimed then, before a single batch goes first.',
+  }),
 }
 
 export const relayRules: readonly SettingsRule<typeof relaySettings>[] = [

@@ -9,9 +9,9 @@ import { type BatchObject, objectKeysOfBatch, objectsOfBatch } from '../sink/obj
 import type { ObjectStore } from '../sink/object-store.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
+import type { CircuitBreaker } from './circuit-breaker.ts'
 import { judge, judgeTakenOver } from './failure-policy.ts'
 import type { HeldBatch } from './held-batch.ts'
-import type { StoreGate } from './store-gate.ts'
 
 /** The statements that end a batch. */
 export interface SettleQueue {
@@ -27,7 +27,7 @@ export interface SettleQueue {
 export interface WriterOptions {
   queue: SettleQueue
   store: ObjectStore
-  gate: StoreGate
+  circuit: CircuitBreaker
   keyPrefix: string
   leaseSeconds: number
   attemptsMax: number
@@ -149,7 +149,7 @@ async function putAll(
 }
 
 async function put(
-  { store, clock, leaseSeconds, gate, metrics }: WriterOptions,
+  { store, clock, leaseSeconds, circuit, metrics }: WriterOptions,
   held: HeldBatch,
   object: BatchObject,
   giveUp: AbortSignal,
@@ -161,7 +161,7 @@ async function put(
   try {
     const signal = AbortSignal.any([deadline, held.lost.signal, giveUp])
     await store.put(object.key, object.body, object.checksum, signal)
-    gate.succeeded()
+    circuit.succeeded()
     metrics.storeUp.set(1)
     metrics.puts.labels({ outcome: 'stored' }).inc()
   } catch (thrown) {
@@ -208,17 +208,17 @@ async function settleFailure(
   { failure, fromStore }: { failure: Failure; fromStore: boolean },
   giveUp: AbortSignal,
 ): Promise<void> {
-  const { queue, gate, backoff, log, leaseSeconds, attemptsMax } = options
+  const { queue, circuit, backoff, log, leaseSeconds, attemptsMax } = options
   const { batch } = held
   const error = errorText(failure)
   const verdict = judge(
     failure,
     { rows: batch.rows.length, attempts: batch.attempts, failedAlike: batch.lastError === error },
-    { attemptsMax, othersSucceed: gate.succeededWithin(leaseSeconds * 1000) },
+    { attemptsMax, othersSucceed: circuit.succeededWithin(leaseSeconds * 1000) },
   )
   const isRetried = verdict === 'retry' || verdict === 'count'
   const delayMs = backoffMs(verdict === 'count' ? batch.attempts : batch.outages, backoff)
-  if (verdict === 'retry' && fromStore) gate.failed()
+  if (verdict === 'retry' && fromStore) circuit.failed(failure)
   log.error('batch_persist_failed', {
     reason: failure.kind,
     batch_id: batch.batchId,

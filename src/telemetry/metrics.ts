@@ -263,6 +263,11 @@ export const metricDeclarations = {
     name: 'sluice_store_up',
     about: '1 when the last use of the object store succeeded, else 0.',
   },
+  circuitState: {
+    kind: 'gauge',
+    name: 'sluice_circuit_state',
+    about: 'The circuit before the object store: 0 closed, 1 half open, 2 open, when nothing is claimed.',
+  },
   certificateExpiry: {
     kind: 'gauge',
     name: 'sluice_tls_certificate_expiry_timestamp_seconds',

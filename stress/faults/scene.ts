@@ -14,6 +14,7 @@ const settingsOfScene: Readonly<Record<string, string>> = {
   LEASE_SECONDS: String(LEASE_SECONDS),
   RETRY_BASE_MS: '100',
   RETRY_MAX_MS: '1000',
+  CIRCUIT_RESET_SECONDS: '1',
   BATCH_FLUSH_INTERVAL_MS: '100',
 }
 const requestsPerSecond = 60

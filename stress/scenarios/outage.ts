@@ -19,6 +19,7 @@ export const outage: Scenario = {
       MAX_ATTEMPTS: '2',
       RETRY_BASE_MS: '200',
       RETRY_MAX_MS: '2000',
+      CIRCUIT_RESET_SECONDS: '2',
       LEASE_SECONDS: '10',
     })
     const sender = senderTo(ingress)
@@ -72,7 +73,7 @@ export const lateStore: Scenario = {
     stage.proxy.set({ kind: 'refused' })
     const [ingress] = await Promise.all([
       stage.ingress(),
-      stage.worker({ RETRY_BASE_MS: '200', RETRY_MAX_MS: '1000' }),
+      stage.worker({ RETRY_BASE_MS: '200', RETRY_MAX_MS: '1000', CIRCUIT_RESET_SECONDS: '1' }),
     ])
     const sender = senderTo(ingress)
     await sender.send(60, 8)

@@ -87,6 +87,8 @@ export async function startRelay(
     workers: 2,
     bufferRowsMax: 100,
     bufferBytesMax: 64 * 1024 * 1024,
+    circuitFailureThreshold: 5,
+    circuitResetSeconds: 1,
     clock: systemClock,
     random: () => 0.5,
     log,

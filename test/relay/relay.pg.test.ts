@@ -324,3 +324,37 @@ test('a missing partition of the trace index is made and harms nobody', async ()
   expect(await count('trace_index')).toBe(1)
   expect(events.filter(({ event }) => event === 'batch_persist_failed')).toEqual([])
 })
+
+test('while the circuit is open nothing is claimed and nothing churns, and everything is stored after it', async () => {
+  let isAway = true
+  store.beforePut = () => {
+    if (isAway) throw new Failure('outage', 'the store is away')
+  }
+  await stage(Array.from({ length: 300 }, (_, i) => `${i}`))
+  const { stop, events, relay } = await startRelay(database, store, {
+    batchRowsMax: 5,
+    bufferRowsMax: 10,
+    circuitResetSeconds: 3,
+  })
+  const said = (event: string) => events.some((line) => line.event === event)
+  await expect.poll(() => said('circuit_open'), { interval: 5, timeout: 20_000 }).toBe(true)
+  // A claim may be under way when it opens.
+  await new Promise((resolve) => setTimeout(resolve, 500))
+  await expect.poll(() => relay.batchesInHand, { interval: 5, timeout: 20_000 }).toBe(0)
+  const queue = () =>
+    sql`SELECT (SELECT count(*) FROM ingestion_queue WHERE batch_id IS NULL) AS pending,
+      (SELECT sum(outages) FROM ingestion_batch) AS outages, (SELECT count(*) FROM ingestion_batch) AS batches`
+  const before = await queue()
+  await new Promise((resolve) => setTimeout(resolve, 1_000))
+  expect(await queue()).toEqual(before)
+  expect(relay.complaint).toContain('the circuit is open')
+  isAway = false
+  await drained()
+  expect([said('circuit_half_open'), said('circuit_closed'), relay.complaint]).toEqual([
+    true,
+    true,
+    undefined,
+  ])
+  await stop()
+  expect((await stored()).length).toBe(300)
+})

@@ -36,7 +36,12 @@ afterEach(async () => {
   await database.drop()
 })
 
-const retries = { RETRY_BASE_MS: '20', RETRY_MAX_MS: '200', STAGING_MAX_BACKLOG: '100000' }
+const retries = {
+  RETRY_BASE_MS: '20',
+  RETRY_MAX_MS: '200',
+  CIRCUIT_RESET_SECONDS: '1',
+  STAGING_MAX_BACKLOG: '100000',
+}
 
 /** Sends spans on a few connections until told to stop; answers the names by status, 0 for no answer. */
 async function sendUntil(url: string, stop: AbortSignal): Promise<Map<number, string[]>> {
