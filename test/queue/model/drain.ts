@@ -4,7 +4,13 @@ import { claim, count, sweep, takeOver, timePasses } from './queue-steps.ts'
 import { end } from './settle-steps.ts'
 import { Command, type Planner, type Stand } from './steps.ts'
 
-const all = { worker: 'the last worker', rowsMax: 1_000, bytesMax: 1_000_000_000, firstAnySize: true }
+const all = {
+  worker: 'the last worker',
+  rowsMax: 1_000,
+  bytesMax: 1_000_000_000,
+  firstAnySize: true,
+  isProbe: false,
+}
 
 /** Faults are over: one worker stores whatever waits, and the sweeper looks until nothing is left over. */
 export async function drain(model: Model, stand: Stand): Promise<void> {

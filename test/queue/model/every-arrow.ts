@@ -4,7 +4,7 @@ import { type Ending, end } from './settle-steps.ts'
 import type { Planner } from './steps.ts'
 
 const worker = 'worker A'
-const bounds = { worker, rowsMax: 2, bytesMax: 1_000_000, firstAnySize: true }
+const bounds = { worker, rowsMax: 2, bytesMax: 1_000_000, firstAnySize: true, isProbe: false }
 const request = {
   signal: 'traces',
   tenant: 'default',

@@ -1,5 +1,12 @@
 import { Failure } from '../../../src/foundation/failure.ts'
-import { findAbandoned, forgetAbandoned, markSwept } from '../../../src/queue/abandoned.ts'
+import {
+  findAbandoned,
+  forgetAbandoned,
+  lockSweeping,
+  markSwept,
+  maySweep,
+  unlockSweeping,
+} from '../../../src/queue/abandoned.ts'
 import type { Batch } from '../../../src/queue/batch.ts'
 import { claimBatch } from '../../../src/queue/claim-batch.ts'
 import type { StagedRow } from '../../../src/queue/copy-format.ts'
@@ -15,6 +22,8 @@ import { bytesOf, type Model, type ModelBatch, type ModelRequest } from './model
 import { type Planner, pick, type Stand } from './steps.ts'
 
 export const LEASE_SECONDS = 3_600
+/** More would only wait. */
+const PENDING_MAX = 12
 
 export interface NewRequest extends Pick<StagedRow, 'signal' | 'tenant' | 'encoding' | 'items'> {
   padding: number
@@ -25,6 +34,7 @@ export interface NewRequest extends Pick<StagedRow, 'signal' | 'tenant' | 'encod
 /** Requests that arrive at the same moment; with `isSpoilt` one more among them, which PostgreSQL refuses. */
 export function append(requests: readonly NewRequest[], isSpoilt: boolean): Planner {
   return (model) => {
+    if (model.pending.length >= PENDING_MAX) return undefined
     const names = model.nextNames(requests.length)
     const rows = requests.map(({ padding, unpackedBytes, ...kind }, index) => {
       const name = names[index] ?? ''
@@ -65,12 +75,14 @@ export interface ClaimBounds {
   rowsMax: number
   bytesMax: number
   firstAnySize: boolean
+  /** Ask even when there is nothing that fits. */
+  isProbe: boolean
 }
 
-export function claim({ worker, ...bounds }: ClaimBounds): Planner {
+export function claim({ worker, isProbe, ...bounds }: ClaimBounds): Planner {
   return (model) => {
-    if (model.pending.length === 0) return undefined
     const expected = model.claimable(bounds)
+    if (expected.length === 0 && !isProbe) return undefined
     const { rowsMax, bytesMax, firstAnySize } = bounds
     return {
       words: `${worker} claims up to ${rowsMax} rows and ${bytesMax} bytes${firstAnySize ? ', the first of any size' : ''}`,
@@ -89,10 +101,10 @@ export function claim({ worker, ...bounds }: ClaimBounds): Planner {
   }
 }
 
-export function takeOver({ worker, rowsMax, bytesMax }: Omit<ClaimBounds, 'firstAnySize'>): Planner {
+export function takeOver({ worker, rowsMax, bytesMax, isProbe }: Omit<ClaimBounds, 'firstAnySize'>): Planner {
   return (model) => {
-    if (model.batches.size === 0) return undefined
     const takeable = model.takeable({ rowsMax, bytesMax })
+    if (takeable.length === 0 && !isProbe) return undefined
     return {
       words: `${worker} takes over a batch of up to ${rowsMax} rows and ${bytesMax} bytes`,
       by: 'take over',
@@ -192,6 +204,7 @@ export function sweep(): Planner {
       words: 'the sweeper looks',
       by: 'sweep',
       act: async ({ sql }) => {
+        agree('the right to sweep', await lockSweeping(sql), true)
         const found = await findAbandoned(sql, 0, 1_000)
         const inOrder = (batches: typeof found) =>
           batches.toSorted((a, b) => (a.batchId < b.batchId ? -1 : 1))
@@ -202,9 +215,13 @@ export function sweep(): Planner {
         }))
         agree('what the sweeper finds', inOrder(found), inOrder(expected))
         for (const { batchId, secondLook, keys } of found) {
-          for (const key of keys) model.store.delete(key)
+          for (const key of keys) {
+            agree(`${key} may be deleted`, await maySweep(sql, batchId, key), true)
+            model.store.delete(key)
+          }
           await (secondLook ? forgetAbandoned(sql, batchId) : markSwept(sql, batchId))
         }
+        await unlockSweeping(sql)
         const left = model.abandoned.filter(({ isLookedAt }) => !isLookedAt)
         const lookedAt = left.map((one) => ({ ...one, isLookedAt: true }))
         model.abandoned.splice(0, model.abandoned.length, ...lookedAt)
