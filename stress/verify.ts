@@ -7,7 +7,7 @@ import { hygiene } from './scenarios/hygiene.ts'
 import { killedUnderLoad, killedWorker } from './scenarios/killed.ts'
 import { lateStore, outage } from './scenarios/outage.ts'
 import { drop, reject, sample } from './scenarios/overflow.ts'
-import { overload } from './scenarios/overload.ts'
+import { overload, overloadedQueue } from './scenarios/overload.ts'
 import { rateLimit } from './scenarios/rate-limit.ts'
 import type { Scenario } from './scenarios/scenario.ts'
 import { slowStore } from './scenarios/slow-store.ts'
@@ -19,6 +19,7 @@ const scenarios: readonly Scenario[] = [
   sample,
   rateLimit,
   overload,
+  overloadedQueue,
   slowStore,
   killedWorker,
   outage,

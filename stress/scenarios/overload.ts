@@ -80,6 +80,47 @@ export const overload: Scenario = {
   },
 }
 
+/** A queue that is full, before an ingress that sheds load: what it does not shed meets the overflow policy. */
+export const overloadedQueue: Scenario = {
+  name: 'overloaded queue',
+  async play(context: ScenarioContext): Promise<void> {
+    const { machine, report, seed } = context
+    const limit = 40
+    const stage = await machine.stage('overloaded-queue')
+    const ingress = await stage.ingress({
+      ENABLE_LOAD_SHEDDING: 'true',
+      LOAD_SHEDDING_CPU_PERCENT: '100',
+      STAGING_MAX_BACKLOG: String(limit),
+    })
+    const load = new MarkedLoad(seed, ingress.url)
+    report.progress(`filling a queue of ${limit}, with no worker there, and sending on`)
+    await load.run(100, 2, { lateSeconds: 5 })
+    const isShedding = async () => (await ingress.process.metrics()).get('sluice_load_shedding_ratio') === 1
+    await until(isShedding, 5_000)
+    const sent = await load.run(200, 6, { priorities, lateSeconds: 0 })
+    const shares = refusedOf(sent)
+    const full = sent.statuses.filter((status) => status === 429).length
+    const others = sent.statuses.filter((status) => ![200, 429, 503].includes(status)).length
+    const taken = load.ledger.countStatus(200)
+    report.check('overload: a full queue is shed by priority with 503, and the rest is told 429', {
+      expected: `0.8 low, 0.3 normal, 0.1 high × 503 (4 sigma), then 429; in all at most ${limit} × 200`,
+      seen: `${shares.seen}, ${full} × 429, ${others} others; ${taken} × 200`,
+      ok: shares.ok && full > 0 && others === 0 && taken > 0 && taken <= limit,
+    })
+    await stage.worker()
+    await queueEmpty(stage, drainWithinMs)
+    await stage.terminate()
+    const shed = ingress.process.countEvents('load_shedding', 'backlog')
+    const refused = load.ledger.countStatus(503)
+    const result = await account(stage, load.ledger)
+    report.check('overload: a full queue is the reason that is logged, and what was refused is not stored', {
+      expected: `${refused} × load_shedding/backlog, 0 × 503 stored, ${expectedAccount(load.ledger)}`,
+      seen: `${shed}, ${result.storedUnknown}, ${describeAccount(result)}`,
+      ok: shed === refused && result.storedUnknown === 0 && isExact(result),
+    })
+  },
+}
+
 /** What an ingress says of its load at a moment. */
 interface Reading {
   readonly cpu: number
