@@ -79,7 +79,7 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
       sql: pools.look,
       store,
       phase,
-      complaint: () => relay?.complaint,
+      complaints: () => relay?.complaints,
       clock,
     })
     const deadLetters = deadLetterApi({

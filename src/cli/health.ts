@@ -3,6 +3,7 @@ import { asFailure } from '../foundation/failure.ts'
 import type { Check, Health } from '../ingress/admin.ts'
 import { requireSchema } from '../postgres/migrate.ts'
 import type { Sql } from '../postgres/pool.ts'
+import type { Complaints } from '../relay/relay.ts'
 import type { ObjectStore } from '../sink/object-store.ts'
 
 /** An answer must come before whoever asks loses patience. */
@@ -13,8 +14,8 @@ export interface HealthOptions {
   store: ObjectStore
   /** Undefined while the process does its work. */
   phase: () => 'starting' | 'stopping' | undefined
-  /** Why the workers write nothing, or undefined. */
-  complaint: () => string | undefined
+  /** Why the workers of this process claim nothing. */
+  complaints: () => Complaints | undefined
   clock: Clock
 }
 
@@ -46,10 +47,11 @@ export class HealthChecks {
       this.ready(),
       this.#check('store', () => store.stat('health', clock.deadline(CHECK_MS_MAX))),
     ])
-    const complaint = this.#options.complaint()
-    const written: Check =
-      complaint === undefined || !reached.ok ? reached : { ok: false, message: complaint }
-    return { ok: ready.ok && written.ok, checks: { ...ready.checks, store: written } }
+    const complaints = this.#options.complaints()
+    const { database, ...others } = ready.checks
+    const checks: Record<string, Check> = { ...others, store: withComplaint(reached, complaints?.store) }
+    if (database !== undefined) checks.database = withComplaint(database, complaints?.catalog)
+    return { ok: Object.values(checks).every(({ ok }) => ok), checks }
   }
 
   async #check(what: string, ask: () => Promise<unknown>): Promise<Check> {
@@ -76,4 +78,10 @@ export class HealthChecks {
     this.#asking.set(what, asking)
     return asking
   }
+}
+
+/** What the sink says at this moment, and what the workers say of it. */
+function withComplaint(check: Check, complaint: string | undefined): Check {
+  if (complaint === undefined) return check
+  return { ok: false, message: check.message === undefined ? complaint : `${check.message}; ${complaint}` }
 }

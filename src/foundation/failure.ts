@@ -13,12 +13,19 @@ export type FailureKind = 'outage' | 'data' | 'configuration' | 'client' | 'bug'
 export class Failure extends Error {
   readonly kind: FailureKind
   readonly code: string | undefined
+  /** For `configuration`: a sentence that tells an operator what to change. */
+  readonly fix: string | undefined
 
-  constructor(kind: FailureKind, message: string, options: { code?: string; cause?: unknown } = {}) {
+  constructor(
+    kind: FailureKind,
+    message: string,
+    options: { code?: string | undefined; fix?: string | undefined; cause?: unknown } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.name = 'Failure'
     this.kind = kind
     this.code = options.code
+    this.fix = options.fix
   }
 }
 

@@ -1,11 +1,12 @@
 import { backoffMs } from '../foundation/backoff.ts'
 import type { Clock } from '../foundation/clock.ts'
+import { asFailure } from '../foundation/failure.ts'
 import type { Batch } from '../queue/batch.ts'
 import type { Pending } from '../queue/count-pending.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { BatchBuffer } from './batch-buffer.ts'
-import type { CircuitBreaker } from './circuit-breaker.ts'
+import type { Circuits } from './circuit-breaker.ts'
 import { trustedUntilMs } from './lease-keeper.ts'
 
 /** The statements that a poller asks, with the settings that do not change already in them. */
@@ -23,7 +24,7 @@ export interface PollerQueue {
 export interface PollerOptions {
   queue: PollerQueue
   buffer: BatchBuffer
-  circuit: CircuitBreaker
+  circuits: Circuits
   batchRowsMax: number
   flushIntervalMs: number
   leaseSeconds: number
@@ -41,10 +42,10 @@ const ANY_SIZE = 2 ** 31 - 1
 
 /**
  * Moves batches from the queue into the buffer, one at a time, until told to stop: at once while there is work,
- * jittered when idle, not at all while the buffer is full or the store is away.
+ * jittered when idle, not at all while the buffer is full or a circuit is open.
  */
 export async function poll(options: PollerOptions, stopping: AbortSignal): Promise<void> {
-  const { buffer, circuit, clock, random, log, metrics, batchRowsMax } = options
+  const { buffer, circuits, clock, random, log, metrics, batchRowsMax } = options
   let databaseFailures = 0
   let takeOverDueMs = 0
   while (!stopping.aborted) {
@@ -56,14 +57,17 @@ export async function poll(options: PollerOptions, stopping: AbortSignal): Promi
       metrics.processingPaused.set(0)
       continue
     }
-    await circuit.wait(stopping)
-    if (circuit.state !== 'closed' && !buffer.isEmpty) {
-      // The store was away: one batch goes first.
+    await circuits.wait(stopping)
+    if (!circuits.areClosed && !buffer.isEmpty) {
+      // A sink was away: one batch goes first.
       await buffer.roomFreed(stopping)
       continue
     }
     if (stopping.aborted) return
+    const begunMs = clock.monotonicMs()
     try {
+      // What goes first is best a batch that has not failed: one that never can be put would keep the circuit open.
+      if (!circuits.areClosed && (await claimWhenDue(options)) === 0) continue
       const nowMs = clock.monotonicMs()
       if (nowMs >= takeOverDueMs) {
         const found = await takeOver(options)
@@ -82,6 +86,9 @@ export async function poll(options: PollerOptions, stopping: AbortSignal): Promi
       if (stopping.aborted) return
       metrics.databaseUp.set(0)
       log.error('poll_failed', { error })
+      const failure = asFailure(error)
+      // Claims that an outage stops need no circuit: nothing is claimed, and asking is the best way to find its end.
+      if (failure.kind === 'configuration') circuits.catalog.failed(failure, begunMs)
       await clock.sleep(backoffMs(databaseFailures++, { ...DATABASE_RETRY_MS, random }), stopping)
     }
   }

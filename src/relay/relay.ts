@@ -2,10 +2,13 @@ import { aborted } from '../foundation/abort.ts'
 import type { Service } from '../foundation/service.ts'
 import type { BatchId, Lease } from '../queue/batch.ts'
 import { BatchBuffer } from './batch-buffer.ts'
-import { CircuitBreaker } from './circuit-breaker.ts'
+import { Circuits, type Sink } from './circuit-breaker.ts'
 import { LeaseKeeper } from './lease-keeper.ts'
 import { type PollerOptions, type PollerQueue, poll } from './poller.ts'
 import { releaseUnstarted, type SettleQueue, type WriterOptions, writeBatch } from './write-batch.ts'
+
+/** A sentence for each sink whose circuit is not closed. */
+export type Complaints = Readonly<Record<Sink, string | undefined>>
 
 /** Every statement that the relay asks of the queue. */
 export interface RelayQueue extends PollerQueue, SettleQueue {
@@ -13,7 +16,7 @@ export interface RelayQueue extends PollerQueue, SettleQueue {
 }
 
 export interface RelayOptions
-  extends Omit<WriterOptions, 'circuit' | 'queue'>,
+  extends Omit<WriterOptions, 'circuits' | 'queue'>,
     Pick<PollerOptions, 'batchRowsMax' | 'flushIntervalMs' | 'random'> {
   queue: RelayQueue
   workers: number
@@ -31,7 +34,7 @@ export class Relay implements Service {
   readonly name = 'relay'
   readonly #options: RelayOptions
   readonly #buffer: BatchBuffer
-  readonly #circuit: CircuitBreaker
+  readonly #circuits: Circuits
   readonly #keeper: LeaseKeeper
   readonly #stopping = new AbortController()
   readonly #giveUp = new AbortController()
@@ -43,7 +46,7 @@ export class Relay implements Service {
     this.#buffer = new BatchBuffer({ rowsMax: options.bufferRowsMax, bytesMax: options.bufferBytesMax })
     const { leaseSeconds, clock, log, metrics, queue } = options
     const { circuitFailureThreshold, circuitResetSeconds } = options
-    this.#circuit = new CircuitBreaker({
+    this.#circuits = new Circuits({
       failureThreshold: circuitFailureThreshold,
       resetSeconds: circuitResetSeconds,
       clock,
@@ -67,9 +70,9 @@ export class Relay implements Service {
     return this.#buffer.held.size
   }
 
-  /** Why nothing is claimed, or undefined: see `CircuitBreaker.complaint`. */
-  get complaint(): string | undefined {
-    return this.#circuit.complaint
+  /** Why nothing is claimed, by the sink that takes nothing: see `CircuitBreaker.complaint`. */
+  get complaints(): Complaints {
+    return { store: this.#circuits.store.complaint, catalog: this.#circuits.catalog.complaint }
   }
 
   async start(): Promise<void> {
@@ -80,7 +83,7 @@ export class Relay implements Service {
       {
         queue,
         buffer: this.#buffer,
-        circuit: this.#circuit,
+        circuits: this.#circuits,
         batchRowsMax,
         flushIntervalMs,
         leaseSeconds,
@@ -128,6 +131,6 @@ export class Relay implements Service {
   }
 
   #writerOptions(): WriterOptions {
-    return { ...this.#options, circuit: this.#circuit }
+    return { ...this.#options, circuits: this.#circuits }
   }
 }

@@ -9,7 +9,7 @@ import { type BatchObject, objectKeysOfBatch, objectsOfBatch } from '../sink/obj
 import type { ObjectStore } from '../sink/object-store.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
-import type { CircuitBreaker } from './circuit-breaker.ts'
+import type { Circuits, Sink } from './circuit-breaker.ts'
 import { judge, judgeTakenOver } from './failure-policy.ts'
 import type { HeldBatch } from './held-batch.ts'
 
@@ -27,7 +27,7 @@ export interface SettleQueue {
 export interface WriterOptions {
   queue: SettleQueue
   store: ObjectStore
-  circuit: CircuitBreaker
+  circuits: Circuits
   keyPrefix: string
   leaseSeconds: number
   attemptsMax: number
@@ -48,6 +48,18 @@ const GIVE_BACK_MS_MAX = 1_000
 const STATEMENT_TIMEOUTS_MAX = 3
 const STATEMENT_TIMEOUT = '57014'
 
+/** The sink that a batch was at when it failed, and since when (monotonic). */
+interface Step {
+  sink: Sink
+  begunMs: number
+}
+
+interface Reason {
+  failure: Failure
+  /** Undefined when it got to no sink. */
+  step: Step | undefined
+}
+
 /** `left`: nothing could be said to the database any more, so the batch waits for its lease to run out. */
 export type Written = 'done' | 'left'
 
@@ -61,9 +73,14 @@ export async function writeBatch(
   held: HeldBatch,
   giveUp: AbortSignal,
 ): Promise<Written> {
-  let fromStore = false
+  const { circuits, clock } = options
+  let step: Step | undefined
   try {
     const { batch } = held
+    if (circuits.isOneOpen) {
+      await releaseUnstarted(options, held, giveUp)
+      return 'done'
+    }
     if (batch.rows.length !== batch.expectedRows) {
       throw new Failure('bug', `the batch says ${batch.expectedRows} rows and has ${batch.rows.length}`)
     }
@@ -73,13 +90,16 @@ export async function writeBatch(
       return 'done'
     }
     const objects = objectsOf(options, batch)
-    fromStore = true
+    step = { sink: 'store', begunMs: clock.monotonicMs() }
     await putAll(options, held, objects, giveUp)
-    fromStore = false
+    circuits.store.succeeded()
+    requireTrust(held, clock.monotonicMs())
+    step = { sink: 'catalog', begunMs: clock.monotonicMs() }
     await complete(options, held, objects, giveUp)
+    circuits.catalog.succeeded()
     return 'done'
   } catch (thrown) {
-    return await endFailed(options, held, { failure: asFailure(thrown), fromStore }, giveUp)
+    return await endFailed(options, held, { failure: asFailure(thrown), step }, giveUp)
   }
 }
 
@@ -114,9 +134,14 @@ function objectsOf({ keyPrefix }: WriterOptions, batch: Batch): BatchObject[] {
 async function endFailed(
   options: WriterOptions,
   held: HeldBatch,
-  reason: { failure: Failure; fromStore: boolean },
+  reason: Reason,
   giveUp: AbortSignal,
 ): Promise<Written> {
+  const { failure, step } = reason
+  // A settle is said again until the lease ends it; a put that the lease or a stop broke off says nothing.
+  if (step?.sink === 'catalog' && failure.kind === 'outage' && !giveUp.aborted) {
+    options.circuits.catalog.failed(failure, step.begunMs)
+  }
   try {
     if (!held.lost.signal.aborted && !giveUp.aborted) {
       await settleFailure(options, held, reason, giveUp)
@@ -149,7 +174,7 @@ async function putAll(
 }
 
 async function put(
-  { store, clock, leaseSeconds, circuit, metrics }: WriterOptions,
+  { store, clock, leaseSeconds, metrics }: WriterOptions,
   held: HeldBatch,
   object: BatchObject,
   giveUp: AbortSignal,
@@ -161,7 +186,6 @@ async function put(
   try {
     const signal = AbortSignal.any([deadline, held.lost.signal, giveUp])
     await store.put(object.key, object.body, object.checksum, signal)
-    circuit.succeeded()
     metrics.storeUp.set(1)
     metrics.puts.labels({ outcome: 'stored' }).inc()
   } catch (thrown) {
@@ -205,20 +229,22 @@ async function complete(
 async function settleFailure(
   options: WriterOptions,
   held: HeldBatch,
-  { failure, fromStore }: { failure: Failure; fromStore: boolean },
+  { failure, step }: Reason,
   giveUp: AbortSignal,
 ): Promise<void> {
-  const { queue, circuit, backoff, log, leaseSeconds, attemptsMax } = options
+  const { queue, circuits, backoff, log, leaseSeconds, attemptsMax } = options
   const { batch } = held
   const error = errorText(failure)
   const verdict = judge(
     failure,
     { rows: batch.rows.length, attempts: batch.attempts, failedAlike: batch.lastError === error },
-    { attemptsMax, othersSucceed: circuit.succeededWithin(leaseSeconds * 1000) },
+    { attemptsMax, othersSucceed: circuits.store.succeededWithin(leaseSeconds * 1000) },
   )
   const isRetried = verdict === 'retry' || verdict === 'count'
   const delayMs = backoffMs(verdict === 'count' ? batch.attempts : batch.outages, backoff)
-  if (verdict === 'retry' && fromStore) circuit.failed(failure)
+  const circuit = step && circuits[step.sink]
+  if (verdict === 'retry') circuit?.failed(failure, step?.begunMs ?? 0)
+  else if (failure.kind === 'data') circuit?.succeeded()
   log.error('batch_persist_failed', {
     reason: failure.kind,
     batch_id: batch.batchId,

@@ -64,6 +64,7 @@ interface WrittenError {
   kind?: string
   code?: string
   message: string
+  fix?: string
   stack?: string
   cause?: WrittenError | string
 }
@@ -78,6 +79,7 @@ function writtenError(thrown: unknown, causesLeft = causesMax): WrittenError {
     kind: thrown instanceof Failure ? thrown.kind : thrown.name,
     ...(typeof code === 'string' || typeof code === 'number' ? { code: String(code) } : {}),
     message: safeText([thrown.message, ...parts].filter((part) => part !== '').join('; ')),
+    ...(thrown instanceof Failure && thrown.fix !== undefined ? { fix: thrown.fix } : {}),
     // An error that somebody classified says enough; where a bug is, only the stack tells.
     ...(!(thrown instanceof Failure) && thrown.cause === undefined && thrown.stack !== undefined
       ? { stack: safeText(thrown.stack) }

@@ -266,7 +266,9 @@ export const metricDeclarations = {
   circuitState: {
     kind: 'gauge',
     name: 'sluice_circuit_state',
-    about: 'The circuit before the object store: 0 closed, 1 half open, 2 open, when nothing is claimed.',
+    about:
+      'The circuits before the sinks store and catalog: 0 closed, 1 half open, 2 open, when nothing is claimed.',
+    labels: ['sink'],
   },
   certificateExpiry: {
     kind: 'gauge',

@@ -14,9 +14,16 @@ function newCircuit() {
   const destination = { write: (line: string) => void lines.push(JSON.parse(line)) }
   const log = createLogger({ level: 'debug', clock, destination })
   const metrics = createMetrics()
-  const circuit = new CircuitBreaker({ failureThreshold: 5, resetSeconds: 30, clock, log, metrics })
+  const circuit = new CircuitBreaker({
+    sink: 'store',
+    failureThreshold: 5,
+    resetSeconds: 30,
+    clock,
+    log,
+    metrics,
+  })
   const failTimes = (times: number) => {
-    for (let time = 0; time < times; time++) circuit.failed(outage)
+    for (let time = 0; time < times; time++) circuit.failed(outage, clock.monotonicMs())
   }
   /** Whether something may be claimed at once. */
   const mayClaim = async () => {
@@ -66,7 +73,7 @@ test('after 30 s one batch goes first: its success closes the circuit, its failu
   failTimes(5)
   await clock.advance(30_000)
   expect([await mayClaim(), circuit.state, await shown()]).toEqual([true, 'half_open', 1])
-  circuit.failed(outage)
+  circuit.failed(outage, clock.monotonicMs())
   expect([circuit.state, await mayClaim()]).toEqual(['open', false])
   await clock.advance(30_000)
   expect(await mayClaim()).toBe(true)
@@ -93,4 +100,36 @@ test('a batch that was in hand and is stored all the same wakes who waits', asyn
   circuit.succeeded()
   await waiting
   expect(circuit.state).toBe('closed')
+})
+
+test('tries that were under way together and fail count once, also after it has opened', async () => {
+  const { clock, circuit, failTimes } = newCircuit()
+  const begunMs = clock.monotonicMs()
+  await clock.advance(100)
+  for (let time = 0; time < 20; time++) circuit.failed(outage, begunMs)
+  expect(circuit.state).toBe('closed')
+  failTimes(4)
+  expect(circuit.state).toBe('open')
+  const waiting = circuit.wait(never)
+  await clock.advance(30_000)
+  await waiting
+  circuit.failed(outage, begunMs)
+  expect(circuit.state).toBe('half_open')
+})
+
+test('a fault of the configuration is said with what to fix at each probe, and since when', async () => {
+  const { clock, circuit, failTimes, lines } = newCircuit()
+  failTimes(5)
+  const refused = new Failure('configuration', 'no', { code: 'AccessDenied', fix: 'Give the key the right.' })
+  for (let probe = 0; probe < 3; probe++) {
+    const waiting = circuit.wait(never)
+    await clock.advance(30_000)
+    await waiting
+    circuit.failed(refused, clock.monotonicMs())
+  }
+  const opened = lines.filter(({ event }) => event === 'circuit_open')
+  expect(new Set(opened.map(({ since }) => since))).toEqual(new Set(['2030-01-01T00:00:00.000Z']))
+  expect(opened).toHaveLength(4)
+  expect(opened[3]).toMatchObject({ reason: 'configuration', error: { fix: 'Give the key the right.' } })
+  expect(circuit.complaint).toContain('the last failure: no. Give the key the right.')
 })

@@ -347,10 +347,10 @@ test('while the circuit is open nothing is claimed and nothing churns, and every
   const before = await queue()
   await new Promise((resolve) => setTimeout(resolve, 1_000))
   expect(await queue()).toEqual(before)
-  expect(relay.complaint).toContain('the circuit is open')
+  expect(relay.complaints.store).toContain('the circuit is open')
   isAway = false
   await drained()
-  expect([said('circuit_half_open'), said('circuit_closed'), relay.complaint]).toEqual([
+  expect([said('circuit_half_open'), said('circuit_closed'), relay.complaints.store]).toEqual([
     true,
     true,
     undefined,
