@@ -44,7 +44,7 @@ test: $(INSTALLED) build minio peers ## run every test, on real servers
 stress-verify: $(INSTALLED) minio ## prove the promises on whole processes (MODE=stress for load)
 	$(NODE) stress/verify.ts
 
-stress-faults: $(INSTALLED) minio ## bring every fault over whole processes and reconcile (SEED=n)
+stress-faults: $(INSTALLED) minio ## bring every fault over whole processes and reconcile (SEED=n, MODE=long)
 	$(NODE) stress/faults/main.ts
 
 fuzz: $(INSTALLED) ## try a million bodies against two other decoders (minutes; BODIES=10000 for fewer)

@@ -98,8 +98,9 @@ async function playOne(scenario: Scenario, context: Parameters<Scenario['play']>
 
 endOnSignals()
 try {
-  process.exitCode = await main()
+  // Not `process.exitCode`: Node 24 may wait for ever for a handle that it cannot close at its natural end.
+  process.exit(await main())
 } catch (error) {
   console.error(error instanceof Error ? error.message : error)
-  process.exitCode = 1
+  process.exit(1)
 }

@@ -56,7 +56,11 @@ export async function playFault(fault: Fault, place: number, run: FaultRun): Pro
     }
   } catch (error) {
     run.progress(error instanceof Error ? (error.stack ?? error.message) : String(error))
-    const seen = error instanceof Error ? error.message : String(error)
+    // Its whole is above; the table has no room for last words.
+    const seen = (error instanceof Error ? error.message : String(error))
+      .split('\n', 1)
+      .join('')
+      .slice(0, 200)
     return {
       name: fault.name,
       ok: false,
