@@ -6,24 +6,25 @@ import type { Stager } from '../../src/queue/stage.ts'
 import { cloneDatabase, type TestDatabase } from '../support/postgres.ts'
 import { counterexample } from './model/disagreement.ts'
 import { drain } from './model/drain.ts'
-import { everyArrow } from './model/every-arrow.ts'
 import { Model } from './model/model.ts'
 import { drainAlone, expectOnce, expectOneEnding } from './model/once.ts'
 import { programs, sessionNames } from './model/random-sessions.ts'
 import { commands } from './model/random-steps.ts'
 import { emptyLedger, runAtOnce, type Session } from './model/sessions.ts'
-import { arrows, Command, type Stand } from './model/steps.ts'
+import { arrows, Command, type Planner, type Stand } from './model/steps.ts'
+import { everyArrow, everyLateAct } from './model/walks.ts'
 import { stagerOn } from './rows.ts'
 
 /** Runs of each random test; without it as many as the time allows. */
 const runsAsked = process.env.MODEL_RUNS === undefined ? undefined : Number(process.env.MODEL_RUNS)
 const seed = process.env.MODEL_SEED === undefined ? {} : { seed: Number(process.env.MODEL_SEED) }
 const RUNS_MIN = 5
-const RUNNING_MS_MAX = 12_000
+const MODEL_MS_MAX = 15_000
+const SESSIONS_MS_MAX = 10_000
 const SHRINKING_MS_MAX = 60_000
 /** Generous: it is there for runs that hang. */
 const RUN_MS_MAX = 5_000
-const timeout = RUNNING_MS_MAX + SHRINKING_MS_MAX + (runsAsked ?? 1) * RUN_MS_MAX
+const timeout = MODEL_MS_MAX + SHRINKING_MS_MAX + (runsAsked ?? 1) * RUN_MS_MAX
 
 let database: TestDatabase
 let sql: Sql
@@ -63,9 +64,13 @@ function emptyStand(steps: string[]): Stand {
  * One random life of the queue after another, until there is a counterexample, which is then made small. `live`
  * writes down each step in plain words as it goes, so that they are there when it throws.
  */
-async function liveThrough<T>(lives: fc.Arbitrary<T>, live: (life: T, steps: string[]) => Promise<void>) {
+async function liveThrough<T>(
+  lives: fc.Arbitrary<T>,
+  withinMs: number,
+  live: (life: T, steps: string[]) => Promise<void>,
+) {
   let runs = 0
-  let untilMs = runsAsked === undefined ? performance.now() + RUNNING_MS_MAX : Number.POSITIVE_INFINITY
+  let untilMs = runsAsked === undefined ? performance.now() + withinMs : Number.POSITIVE_INFINITY
   let shrinkUntilMs: number | undefined
   const property = fc.asyncProperty(lives, async (life) => {
     if (performance.now() > untilMs) return
@@ -91,7 +96,7 @@ async function liveThrough<T>(lives: fc.Arbitrary<T>, live: (life: T, steps: str
 test(
   'whatever workers do, in whatever order, each request is where the model says, and at the end in one object or dead',
   () =>
-    liveThrough(commands, async (life, steps) => {
+    liveThrough(commands, MODEL_MS_MAX, async (life, steps) => {
       const stand = emptyStand(steps)
       const model = new Model()
       await fc.asyncModelRun(() => ({ model, real: stand }), life)
@@ -103,7 +108,7 @@ test(
 test(
   'whatever sessions do at the same time, while their connections are cut, each request is in one place, and at the end in one object or dead',
   () =>
-    liveThrough(programs, async (life, steps) => {
+    liveThrough(programs, SESSIONS_MS_MAX, async (life, steps) => {
       const ledger = emptyLedger(stager, steps)
       await runAtOnce(sessions, life, ledger)
       await expectOneEnding(sql, ledger)
@@ -114,15 +119,29 @@ test(
   timeout,
 )
 
-test('every arrow of the diagrams is taken, and no other', async () => {
+/** Takes all steps, then drains. None of them may be one that cannot be taken. */
+async function walk(planners: readonly Planner[]): Promise<Stand> {
   await emptyTables()
   const stand = emptyStand([])
   const model = new Model()
-  for (const planner of everyArrow) {
-    const command = new Command(planner)
-    expect(command.check(model), `a step after ${stand.steps.at(-1)}`).toBe(true)
-    await command.run(model, stand)
+  try {
+    for (const planner of planners) {
+      const command = new Command(planner)
+      expect(command.check(model), `a step after ${stand.steps.at(-1)}`).toBe(true)
+      await command.run(model, stand)
+    }
+    await drain(model, stand)
+  } catch (thrown) {
+    throw new Error(counterexample(stand.steps, coerceError(thrown).message), { cause: thrown })
   }
-  await drain(model, stand)
-  expect(stand.taken).toEqual(arrows)
+  return stand
+}
+
+test('every arrow of the diagrams is taken, and no other', async () => {
+  expect((await walk(everyArrow)).taken).toEqual(arrows)
+})
+
+test('whatever a worker says of a batch that it has lost, in whatever way, changes nothing', async () => {
+  const { steps } = await walk(everyLateAct)
+  expect(steps.filter((step) => step.endsWith('nothing happens'))).toHaveLength(42)
 })

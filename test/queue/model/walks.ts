@@ -1,6 +1,6 @@
 import { discard, replay, type Wish } from './people-steps.ts'
-import { append, claim, renew, takeOver, timePasses } from './queue-steps.ts'
-import { type Ending, end } from './settle-steps.ts'
+import { append, claim, crash, renew, takeOver, timePasses } from './queue-steps.ts'
+import { absolve, type Ending, end } from './settle-steps.ts'
 import type { Planner } from './steps.ts'
 
 const worker = 'worker A'
@@ -40,3 +40,20 @@ export const everyArrow: readonly Planner[] = [
   replay(everyLetter),
   discard(everyLetter),
 ]
+
+const other = 'worker B'
+/** How a worker may lose the right to a batch that it remembers. */
+const losses: readonly (readonly Planner[])[] = [
+  [timePasses('processing', 0), takeOver({ ...bounds, worker: other }), crash(other)],
+  ...endings.map((ending) => [end(ending, 'holder', 0)]),
+]
+
+/** Every end of a batch, said by a worker that has lost it in every way. */
+export const everyLateAct: readonly Planner[] = losses.flatMap((loss) => [
+  ...held,
+  ...loss,
+  ...endings.map((ending) => end(ending, 'late', 0)),
+  renew(worker),
+  absolve(0),
+  crash(worker),
+])
