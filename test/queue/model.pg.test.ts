@@ -12,7 +12,7 @@ import { programs, sessionNames } from './model/random-sessions.ts'
 import { commands } from './model/random-steps.ts'
 import { emptyLedger, runAtOnce, type Session } from './model/sessions.ts'
 import { arrows, Command, type Planner, type Stand } from './model/steps.ts'
-import { everyArrow, everyLateAct } from './model/walks.ts'
+import { everyArrow, everyLateAct, longHistory } from './model/walks.ts'
 import { stagerOn } from './rows.ts'
 
 /** Runs of each random test; without it as many as the time allows. */
@@ -144,4 +144,8 @@ test('every arrow of the diagrams is taken, and no other', async () => {
 test('whatever a worker says of a batch that it has lost, in whatever way, changes nothing', async () => {
   const { steps } = await walk(everyLateAct)
   expect(steps.filter((step) => step.endsWith('nothing happens'))).toHaveLength(42)
+})
+
+test('a batch keeps its first error and its counts through failures, take-overs, a split and a burial', async () => {
+  await expect(walk(longHistory)).resolves.toBeDefined()
 })

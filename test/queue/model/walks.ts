@@ -57,3 +57,30 @@ export const everyLateAct: readonly Planner[] = losses.flatMap((loss) => [
   absolve(0),
   crash(worker),
 ])
+
+const fails = (error: string, countAttempt: boolean): Planner =>
+  end({ how: 'fail', options: { countAttempt, countOutage: !countAttempt, delayMs: 0, error } }, 'holder', 0)
+
+/** A batch that meets one thing after another, and what is written of each. */
+export const longHistory: readonly Planner[] = [
+  ...held,
+  fails('the first', true),
+  takeOver(bounds),
+  timePasses('processing', 0),
+  takeOver(bounds),
+  fails('the second', false),
+  takeOver(bounds),
+  fails('the third', true),
+  takeOver(bounds),
+  end({ how: 'split', error: 'the fourth' }, 'holder', 0),
+  takeOver(bounds),
+  fails('the fifth', true),
+  takeOver(bounds),
+  end(
+    { how: 'bury', options: { reason: 'worker_lost', countAttempt: false, error: 'the sixth' } },
+    'holder',
+    0,
+  ),
+  replay(everyLetter),
+  claim(bounds),
+]
