@@ -1,2 +1,2 @@
 -- $1 key.
-SELECT key, signal, encoding, bytes, to_jsonb(offsets) AS offsets FROM stored_object WHERE key = $1::text
+SELECT bucket, key, signal, encoding, bytes, to_jsonb(offsets) AS offsets FROM stored_object WHERE key = $1::text

@@ -1,5 +1,6 @@
 -- $1 hash of a trace id, $2 the most requests. Where each request lies that may hold spans of the trace, oldest first.
 SELECT
+  object.bucket,
   object.key,
   object.encoding,
   object.offsets[entry.request_no + 1] AS start_byte,

@@ -7,6 +7,10 @@ export const exitCodes = {
   usage: 2,
   /** What was asked for is not there. */
   notFound: 3,
+  /** Something stored is missing, damaged or unreadable. */
+  wrong: 4,
+  /** Nothing is wrong, but there are objects that the database does not know. */
+  unknown: 5,
 } as const
 
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes]

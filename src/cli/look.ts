@@ -7,14 +7,19 @@ import { type DatabaseLocation, parseDatabaseUrl } from '../postgres/location.ts
 import { migrate } from '../postgres/migrate.ts'
 import { closePool, openPool, type Sql } from '../postgres/pool.ts'
 import type { ObjectStore } from '../sink/object-store.ts'
+import { createLogger } from '../telemetry/log.ts'
 import { catCommand } from './cat.ts'
 import { deadLetterCommands } from './dead-letters/commands.ts'
 import { type ExitCode, exitCodes } from './exit-codes.ts'
 import { objectsCommand } from './objects.ts'
 import { openStore } from './open-store.ts'
 import type { Actions } from './program.ts'
+import { Progress } from './progress.ts'
 import { queueCommand } from './queue.ts'
 import { traceCommand } from './trace.ts'
+import { sweepCommand } from './verify/sweep-command.ts'
+import { Verification } from './verify/verify.ts'
+import { verifyCommand } from './verify/verify-command.ts'
 
 const CLOSE_MS_MAX = 1_000
 
@@ -55,6 +60,25 @@ export function lookingCommands(environment: Environment, clock: Clock): Omit<Ac
         return await print(found)
       }),
     deadLetters: deadLetterCommands({ reading, print, complain, clock }),
+    verify: ({ since, fast, json }) =>
+      reading(async ({ sql, store, config }) => {
+        const what = { keyPrefix: config.S3_PREFIX, since, isFast: fast }
+        const progress = new Progress(clock, process.stderr)
+        const verification = new Verification(sql, store, { ...what, clock, progress })
+        return await verifyCommand(verification, { json, print })
+      }),
+    sweep: (options) =>
+      reading(async ({ sql, store, config }) => {
+        const { S3_PREFIX: keyPrefix, LEASE_SECONDS: leaseSeconds } = config
+        const log = createLogger({ level: 'warn', clock, destination: process.stderr })
+        const progress = new Progress(clock, process.stderr)
+        const sweeping = { sql, store, keyPrefix, leaseSeconds, clock, log, progress, print }
+        try {
+          return await sweepCommand(sweeping, options)
+        } finally {
+          await log.close()
+        }
+      }),
   }
 }
 

@@ -7,6 +7,8 @@ import { type ExitCode, exitCodes, exitCodesHelp } from './exit-codes.ts'
 import { objectsHelp } from './objects.ts'
 import { queueHelp } from './queue.ts'
 import { traceHelp } from './trace.ts'
+import { type SweepOptions, sweepHelp } from './verify/sweep-command.ts'
+import { verifyHelp } from './verify/verify-command.ts'
 
 export type Role = 'all' | 'ingress' | 'worker'
 
@@ -19,6 +21,8 @@ export interface Actions {
   cat(key: string, options: { json: boolean }): Promise<ExitCode>
   trace(traceId: string, options: { json: boolean }): Promise<ExitCode>
   deadLetters: DeadLetterActions
+  verify(options: { since?: Date; fast: boolean; json: boolean }): Promise<ExitCode>
+  sweep(options: SweepOptions): Promise<ExitCode>
 }
 
 export interface ObjectsOptions {
@@ -102,6 +106,20 @@ ${exitCodesHelp}`,
     .addOption(new Option('--json', 'print JSON, as it does anyway').default(false))
     .action(async (id: string, options: { json: boolean }) => {
       exitCode = await actions.trace(id, options)
+    })
+  command('verify', 'Compare the catalog with the store, in both directions.', verifyHelp)
+    .option('--since <time>', 'only what was stored since, as 2026-01-31T12:00:00Z', parseTime)
+    .option('--fast', 'read no object: compare sizes and the checksums that the store keeps', false)
+    .addOption(json)
+    .action(async (options: { since?: Date; fast: boolean; json: boolean }) => {
+      exitCode = await actions.verify(options)
+    })
+  command('sweep', 'Delete what batches left over, or objects that nobody knows.', sweepHelp)
+    .option('--unknown', 'look for objects that this database does not know', false)
+    .option('--yes', 'delete them', false)
+    .addOption(json)
+    .action(async (options: SweepOptions) => {
+      exitCode = await actions.sweep(options)
     })
   addDeadLetters(program, actions.deadLetters, (code) => {
     exitCode = code

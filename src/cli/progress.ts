@@ -41,3 +41,12 @@ export class Progress {
     this.#isShown = false
   }
 }
+
+const BAR_CHARACTERS = 20
+
+/** How much of it is done, as a bar and in percent. */
+export function progressBar(done: number, all: number): string {
+  const share = all === 0 ? 1 : Math.min(1, done / all)
+  const filled = '#'.repeat(Math.floor(share * BAR_CHARACTERS))
+  return `[${filled.padEnd(BAR_CHARACTERS, '-')}] ${String(Math.floor(share * 100)).padStart(3)} %`
+}

@@ -77,6 +77,7 @@ export async function listObjects(sql: Sql, filter: ObjectFilter): Promise<Catal
 
 /** Where the requests of one object lie. */
 export interface ObjectLayout {
+  bucket: string
   key: string
   signal: Signal
   encoding: Encoding
@@ -84,7 +85,14 @@ export interface ObjectLayout {
   offsets: readonly number[]
 }
 
-type LayoutRecord = { key: string; signal: number; encoding: number; bytes: bigint; offsets: number[] }
+type LayoutRecord = {
+  bucket: string
+  key: string
+  signal: number
+  encoding: number
+  bytes: bigint
+  offsets: number[]
+}
 const find = statement<LayoutRecord>('sink/find_object')
 
 /** Undefined when the catalog has no such key. */
@@ -92,6 +100,7 @@ export async function findObject(sql: Sql, key: string): Promise<ObjectLayout | 
   const [row] = await find(sql, [key])
   if (row === undefined) return undefined
   return {
+    bucket: row.bucket,
     key: row.key,
     signal: signalOfNumber(row.signal),
     encoding: encodingOfNumber(row.encoding),
@@ -102,19 +111,21 @@ export async function findObject(sql: Sql, key: string): Promise<ObjectLayout | 
 
 /** Bytes `start` up to and not including `end` of the object `key`: one request, as stored. */
 export interface RequestPlace {
+  bucket: string
   key: string
   encoding: Encoding
   start: number
   end: number
 }
 
-type PlaceRecord = { key: string; encoding: number; start_byte: number; end_byte: number }
+type PlaceRecord = { bucket: string; key: string; encoding: number; start_byte: number; end_byte: number }
 const findPlaces = statement<PlaceRecord>('sink/find_trace_requests')
 
 /** Requests that may hold spans of a trace with this hash, at most `limit`. Another trace may have the same hash. */
 export async function findTraceRequests(sql: Sql, traceHash: bigint, limit: number): Promise<RequestPlace[]> {
   const found = await findPlaces(sql, [traceHash, limit])
   return found.map((row) => ({
+    bucket: row.bucket,
     key: row.key,
     encoding: encodingOfNumber(row.encoding),
     start: row.start_byte,

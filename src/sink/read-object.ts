@@ -18,9 +18,11 @@ const RANGES_AT_ONCE = 8
 
 /**
  * The requests of an object as OTLP JSON, one text each, in the order in which they were accepted. An object that the
- * catalog does not name is read whole, as one request, if its key is one of ours. Undefined when the store has none.
+ * catalog does not name is read whole, as one request, if its key is one of ours. Undefined when neither the catalog nor
+ * the store has one.
  *
- * @throws Failure as the store and the database do; `client` for a key that is not one of ours.
+ * @throws Failure as the store and the database do; `client` for a key that is not one of ours, `outage` for an object
+ * that the catalog names and the store does not have.
  */
 export async function readObject(
   sql: Sql,
@@ -28,10 +30,12 @@ export async function readObject(
   key: string,
   keyPrefix: string,
 ): Promise<AsyncIterable<string> | undefined> {
-  const layout = (await findObject(sql, key)) ?? uncatalogued(key, keyPrefix)
+  const catalogued = await findObject(sql, key)
+  const layout = catalogued ?? uncatalogued(key, keyPrefix)
   const body = await store.get(key)
-  if (body === undefined) return undefined
-  return requestsOf(body, layout)
+  if (body !== undefined) return requestsOf(body, layout)
+  if (catalogued !== undefined) throw notInStore(store, catalogued)
+  return undefined
 }
 
 interface Layout {
@@ -91,10 +95,14 @@ export async function readTrace(sql: Sql, store: ObjectStore, traceId: string): 
 async function readRequest(store: ObjectStore, place: RequestPlace): Promise<Buffer> {
   const { key, encoding, start, end } = place
   const stored = await store.get(key, { start, end })
-  if (stored === undefined) {
-    throw new Failure('outage', `the object ${key} is in the catalog and not in the store`)
-  }
+  if (stored === undefined) throw notInStore(store, place)
   return await decode(stored, encoding)
+}
+
+/** The catalog keeps the bucket at the time of the put; a folder may have been moved since, so it is only told. */
+function notInStore(store: ObjectStore, { key, bucket }: { key: string; bucket: string }): Failure {
+  const where = bucket === store.bucket ? '' : `; it was put into ${bucket}, which the settings do not name`
+  return new Failure('outage', `the object ${key} is in the catalog and not in ${store.bucket}${where}`)
 }
 
 async function decode(stored: Buffer, encoding: Encoding): Promise<Buffer> {
