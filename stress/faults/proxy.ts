@@ -20,6 +20,7 @@ export type Ending = 'closed' | 'reset' | 'half-closed'
  * - `answers held`: requests reach the server, its answers do not come back.
  * - `silent`: neither the one nor the other.
  * - `refused`: connections are reset, new ones at once.
+ * - `answered`: the first bytes of each connection are answered with these, the server never sees them.
  * - `garbled`: in one direction a byte in about `bytesBetween`, by chance, becomes another.
  * - `ended`: each connection ends after at most `bytesMax` further bytes in one direction, by chance.
  */
@@ -30,6 +31,7 @@ export type ProxyMode =
   | { readonly kind: 'answers held' }
   | { readonly kind: 'silent' }
   | { readonly kind: 'refused' }
+  | { readonly kind: 'answered'; readonly bytes: Buffer }
   | { readonly kind: 'garbled'; readonly direction: Direction; readonly bytesBetween: number }
   | { readonly kind: 'ended'; readonly direction: Direction; readonly bytesMax: number; readonly how: Ending }
 
@@ -208,6 +210,11 @@ export class FaultProxy {
       for (const piece of pieces ?? [{ bytes: chunk }]) {
         if (this.#isLost(piece, pair)) return
         const mode = await this.#turn(pair, direction, lastMs)
+        if (mode.kind === 'answered' && direction === 'to server') {
+          // What else the client has to say is for nobody.
+          if (!pair.client.writableEnded) pair.client.end(mode.bytes)
+          continue
+        }
         let { bytes } = piece
         if (mode.kind === 'garbled' && mode.direction === direction) {
           bytes = this.#garble(bytes, mode.bytesBetween)
