@@ -2,6 +2,7 @@ import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import { coerceError, type Failure } from '../foundation/failure.ts'
 import { codedError } from './dial.ts'
+import { MessageFrames } from './message-frames.ts'
 
 const PROTOCOL_VERSION = 0x0003_0000
 /** Length of a CancelRequest (PostgreSQL documentation, 54.7 "Message Formats"). */
@@ -17,6 +18,9 @@ const ERROR = type('E')
 const NOTICE = type('N')
 const PARAMETER = type('S')
 const READY = type('Z')
+const AUTHENTICATION = type('R')
+/** Requests for authentication that postgres.js answers; it says nothing to others, and waits. */
+const authentications = new Set([0, 3, 5, 10, 11, 12])
 
 export interface SessionOptions {
   /** What the startup message says: user, database, application_name. */
@@ -51,6 +55,7 @@ export interface Session {
  *   at once in spite of it, and whatever it flushes is replaced.
  * - The server's last words, a FATAL error, end the session with that error. postgres.js would tell the query no more
  *   than that the connection is closed, and keep the error for the first query of its next connection.
+ * - A session that brings what is no message of the protocol is ended at once, as a connection that broke.
  * - A session whose server refused a write as read-only is ended, so that the next one finds the new primary.
  */
 export function guardSession(socket: Socket, options: SessionOptions): Session {
@@ -60,6 +65,7 @@ export function guardSession(socket: Socket, options: SessionOptions): Session {
   let isOver = false
   let cancels = false
   let refusesWrites = false
+  const frames = new MessageFrames()
 
   const end = (reason: Error) => {
     if (isOver) return
@@ -97,6 +103,10 @@ export function guardSession(socket: Socket, options: SessionOptions): Session {
       case 'data': {
         const chunk = values[0] as Buffer
         if (isOver) return false
+        if (!frames.follow(chunk)) {
+          end(garbled())
+          return true
+        }
         if (reader !== undefined) {
           reader.read(chunk)
           return true
@@ -195,14 +205,29 @@ class SetupReader {
       this.#actions.send(queryMessage(this.#options.setup))
       return
     }
+    if (message[0] === AUTHENTICATION && !authentications.has(authenticationOf(message))) {
+      this.#over = true
+      const asked = authenticationOf(message)
+      this.#actions.refuse(
+        codedError('ECONNRESET', `the server asks for an authentication (${asked}) that is not known here`),
+      )
+      return
+    }
     if (message[0] !== NOTICE) this.#actions.forward(message)
   }
 
   #readSetup(message: Buffer): void {
     switch (message[0]) {
-      case ROW:
-        this.#row = columnsOf(message)
+      case ROW: {
+        const row = columnsOf(message)
+        if (row !== undefined) {
+          this.#row = row
+          break
+        }
+        this.#over = true
+        this.#actions.refuse(garbled())
         break
+      }
       case PARAMETER:
         this.#actions.forward(message)
         break
@@ -255,16 +280,28 @@ function queryMessage(text: string): Buffer {
   return message
 }
 
-function columnsOf(message: Buffer): (string | null)[] {
+/** Undefined when the lengths in the message do not fit it. */
+function columnsOf(message: Buffer): (string | null)[] | undefined {
   const columns: (string | null)[] = []
   let at = 7
+  if (message.length < at) return undefined
   for (let left = message.readUInt16BE(5); left > 0; left--) {
+    if (at + 4 > message.length) return undefined
     const length = message.readInt32BE(at)
     at += 4
+    if (at + length > message.length) return undefined
     columns.push(length < 0 ? null : message.toString('utf8', at, at + length))
     at += Math.max(length, 0)
   }
   return columns
+}
+
+function authenticationOf(message: Buffer): number {
+  return message.length < 9 ? -1 : message.readInt32BE(5)
+}
+
+function garbled(): Error {
+  return codedError('ECONNRESET', 'the server sent what is no message of PostgreSQL')
 }
 
 /** The fields that `classifyPostgresError` reads, of an ErrorResponse. */
