@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { appendFile, chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { appendFile, chmod, chown, copyFile, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
@@ -10,6 +10,7 @@ import { CACHE_FOLDER, reachableBinaries } from '../src/postgres/reachable.ts'
 import { serverUser } from '../src/postgres/server-user.ts'
 import { freePort } from '../test/support/free-port.ts'
 
+const certificates = join(import.meta.dirname, '../test/postgres/tls')
 const readyWithinMs = 30_000
 
 /** What differs from PostgreSQL's own defaults; durability does not. */
@@ -18,6 +19,9 @@ export const postgresSettings = {
   max_connections: '200',
   max_wal_size: '2GB',
   log_min_messages: 'warning',
+  ssl: 'on',
+  ssl_cert_file: 'localhost.crt',
+  ssl_key_file: 'localhost.key',
 } as const
 
 /** Where the server's user can reach them, wherever the checkout is. */
@@ -44,6 +48,7 @@ export class PostgresServer {
     await chmod(folder, 0o711)
     const home = join(folder, 'postgres')
     await createCluster({ binaries: await programs(), user: serverUser(), folder: home, sync: false })
+    await copyCertificate(join(home, 'data'))
     const port = await freePort()
     const lines = [
       "listen_addresses = '127.0.0.1'",
@@ -128,6 +133,17 @@ export class PostgresServer {
 
   async #gone(): Promise<void> {
     while (isAlive(this.#pid)) await wait(20)
+  }
+}
+
+/** For those who ask for TLS; others need not. */
+async function copyCertificate(dataFolder: string): Promise<void> {
+  const user = serverUser()
+  for (const name of ['localhost.crt', 'localhost.key']) {
+    const file = join(dataFolder, name)
+    await copyFile(join(certificates, name), file)
+    await chmod(file, 0o600)
+    if (user !== undefined) await chown(file, user.uid, user.gid)
   }
 }
 

@@ -7,9 +7,15 @@ const brokenMs = 5_000
 const backWithinMs = 20_000
 
 /** Connections that break in an ugly way for some seconds. */
-function broken(name: string, proxyOf: (scene: Scene) => FaultProxy, modes: readonly ProxyMode[]): Fault {
+function broken(
+  name: string,
+  proxyOf: (scene: Scene) => FaultProxy,
+  modes: readonly ProxyMode[],
+  { databaseTls = false } = {},
+): Fault {
   return {
     name,
+    databaseTls,
     async bring({ scene }) {
       const proxy = proxyOf(scene)
       for (const mode of modes) {
@@ -45,9 +51,16 @@ const database = ({ databaseProxy }: Scene) => databaseProxy
 const store = ({ stage }: Scene) => stage.proxy
 
 export const brokenConnectionFaults: readonly Fault[] = [
-  broken('garbled answers of PostgreSQL', database, [
-    { kind: 'garbled', direction: 'to client', bytesBetween: 300 },
-  ]),
+  // Encrypted, as over any network: its plain protocol has no checksum by which anybody could notice.
+  broken(
+    'garbled connections to PostgreSQL, over TLS',
+    database,
+    [
+      { kind: 'garbled', direction: 'to client', bytesBetween: 3_000 },
+      { kind: 'garbled', direction: 'to server', bytesBetween: 3_000 },
+    ],
+    { databaseTls: true },
+  ),
   broken('connections to PostgreSQL that end in mid-message', database, [
     { kind: 'ended', direction: 'to server', bytesMax: 6_000, how: 'reset' },
     { kind: 'ended', direction: 'to client', bytesMax: 6_000, how: 'closed' },

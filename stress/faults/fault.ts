@@ -17,6 +17,8 @@ export interface Fault {
   readonly name: string
   /** Settings of all four processes that differ from those of the scene. */
   readonly settings?: Readonly<Record<string, string>>
+  /** Whether the connections to PostgreSQL are encrypted. */
+  readonly databaseTls?: boolean
   /** Requests that are dead letters in the end; 0 unless told. */
   readonly deadLetters?: number
   /**

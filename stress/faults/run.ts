@@ -38,6 +38,7 @@ export async function playFault(fault: Fault, place: number, run: FaultRun): Pro
     scene = await Scene.set(run.machine, stageName(fault.name, place), {
       seed: run.seed + place,
       settings: fault.settings,
+      databaseTls: fault.databaseTls ?? false,
     })
     await wait(loadMs)
     const random = seededRandom(Math.imul(run.seed, 0x9e3779b1) ^ place)

@@ -42,13 +42,14 @@ export class Scene {
     machine: Machine,
     stage: Stage,
     databaseProxy: FaultProxy,
-    settings: Readonly<Record<string, string>>,
+    { settings, databaseTls }: { settings: Readonly<Record<string, string>>; databaseTls: boolean },
   ) {
     this.machine = machine
     this.stage = stage
     this.databaseProxy = databaseProxy
     const databaseUrl = new URL(stage.databaseUrl)
     databaseUrl.host = databaseProxy.endpoint.host
+    if (databaseTls) databaseUrl.searchParams.set('sslmode', 'require')
     this.#settings = { ...settingsOfScene, DATABASE_URL: databaseUrl.href, ...settings }
   }
 
@@ -56,7 +57,11 @@ export class Scene {
   static async set(
     machine: Machine,
     name: string,
-    { seed, settings = {} }: { seed: number; settings?: Readonly<Record<string, string>> | undefined },
+    {
+      seed,
+      settings = {},
+      databaseTls = false,
+    }: { seed: number; settings?: Readonly<Record<string, string>> | undefined; databaseTls?: boolean },
   ): Promise<Scene> {
     const stage = await machine.stage(name, seed)
     const { hostname: host, port } = new URL(stage.databaseUrl)
@@ -65,7 +70,7 @@ export class Scene {
       random: seededRandom(seed + 1),
       watch: () => new PostgresAnswers(),
     })
-    const scene = new Scene(machine, stage, databaseProxy, settings)
+    const scene = new Scene(machine, stage, databaseProxy, { settings, databaseTls })
     await Promise.all([
       scene.#startIngress(0),
       scene.#startIngress(1),
