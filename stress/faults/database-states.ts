@@ -31,25 +31,32 @@ function codesSeen({ stage }: Scene, code: string): number {
   )
 }
 
+/** More than the server has. */
+const takenMax = 400
+
 const noConnections: Fault = {
   name: 'no connection left (53300)',
   async bring(context) {
     const { scene } = context
     const taken: postgres.Sql[] = []
+    const take = async (count: number): Promise<boolean> => {
+      const tries = Array.from({ length: count }, () => {
+        const sql = postgres(scene.stage.databaseUrl, { max: 1, onnotice: () => undefined })
+        taken.push(sql)
+        return sql`SELECT 1`.then(
+          () => false,
+          ({ code }: { code?: string }) => code === '53300',
+        )
+      })
+      return (await Promise.all(tries)).includes(true)
+    }
     let full = false
     try {
+      while (!full && taken.length < takenMax) full = await take(20)
       // Whoever loses a connection does not get it back.
       for (const untilMs = performance.now() + stateMs; performance.now() < untilMs; ) {
-        const batch = Array.from({ length: full ? 4 : 40 }, () => {
-          const sql = postgres(scene.stage.databaseUrl, { max: 1, onnotice: () => undefined })
-          taken.push(sql)
-          return sql`SELECT 1`.then(
-            () => false,
-            ({ code }: { code?: string }) => code === '53300',
-          )
-        })
-        full ||= (await Promise.all(batch)).includes(true)
-        if (full) await terminateAll(scene)
+        await terminateAll(scene)
+        await take(2)
         await wait(100)
       }
     } finally {
@@ -135,7 +142,7 @@ const deadlock: Fault = {
           .begin(async (held) => {
             // The settle has waited longer by then, so it is the one that is chosen.
             await held`SET LOCAL deadlock_timeout = '10s'`
-            const [batch] = await held<{ batch_id: string }[]>`
+            const [batch]: { batch_id: string }[] = await held`
               SELECT batch_id FROM ingestion_batch WHERE status = 'processing' ORDER BY claimed_at DESC LIMIT 1`
             if (batch === undefined) return
             await held`SELECT id FROM ingestion_queue WHERE batch_id = ${batch.batch_id} FOR UPDATE`
@@ -194,14 +201,13 @@ const heldSnapshot: Fault = {
       await sql.begin('ISOLATION LEVEL REPEATABLE READ', async (held) => {
         await held`SELECT count(*) FROM ingestion_queue`
         // As many dead rows before the living ones as the load would leave in minutes.
-        await stage.sql`
-          WITH made AS (SELECT g FROM generate_series(1, ${snapshotRows}) AS g)
-          INSERT INTO ingestion_queue
-            (signal, tenant, encoding, items, bytes, unpacked_bytes, request_id, summary, payload, batch_id)
-          SELECT 1, 'default', 0, 1, 1, 1, 'dead', ''::bytea, ''::bytea, '00000000-0000-7000-8000-000000000000'
-          FROM made`
-        await stage.sql`UPDATE ingestion_queue SET batch_id = NULL WHERE request_id = 'dead' AND false`
-        await stage.sql`DELETE FROM ingestion_queue WHERE request_id = 'dead'`
+        await stage.sql.begin(async (filling) => {
+          await filling`
+            INSERT INTO ingestion_queue
+              (signal, tenant, encoding, items, bytes, unpacked_bytes, request_id, summary, payload)
+            SELECT 1, 'default', 0, 1, 1, 1, 'dead', ''::bytea, ''::bytea FROM generate_series(1, ${snapshotRows})`
+          await filling`DELETE FROM ingestion_queue WHERE request_id = 'dead'`
+        })
         expect(
           await scene.moreStored(240, backWithinMs),
           'beside the snapshot 240 requests were not answered 200',
