@@ -70,10 +70,10 @@ export class Machine {
     await this.#minio.stop()
   }
 
-  /** Starts it on the data and the port that it had. */
-  async restartMinio(): Promise<void> {
-    const { dataDir, endpoint } = this.#minio
-    this.#minio = await startMinio({ dataDir, port: Number(endpoint.port) })
+  /** Starts it on the data and the port that it had, and with the secret unless another is given. */
+  async restartMinio(secret?: string): Promise<void> {
+    const { dataDir, endpoint, secretKey } = this.#minio
+    this.#minio = await startMinio({ dataDir, port: Number(endpoint.port), secretKey: secret ?? secretKey })
   }
 
   /** A database and a bucket of their own, behind a proxy of their own. The first one runs `sluice migrate`. */

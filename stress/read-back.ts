@@ -143,7 +143,7 @@ export function bucketExists({ machine, bucket }: Stage): Promise<boolean> {
 }
 
 /** A client that goes past every proxy. */
-function clientOf({ minio }: Machine): Client {
+export function clientOf({ minio }: Machine): Client {
   return new Client({
     endPoint: minio.endpoint.hostname,
     port: Number(minio.endpoint.port),

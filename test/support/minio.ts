@@ -24,6 +24,8 @@ export interface MinioStart {
   port?: number
   /** A new folder below the temporary one if not given. */
   dataDir?: string
+  /** Another than that of the other servers here. */
+  secretKey?: string
   /** Further environment variables of the server. */
   env?: Record<string, string>
   /** A folder with `public.crt` and `private.key`: the server speaks https. */
@@ -31,7 +33,7 @@ export interface MinioStart {
 }
 
 const accessKey = 'sluice-test'
-const secretKey = 'sluice-test-secret'
+const usualSecretKey = 'sluice-test-secret'
 const readyWithinMs = 60_000
 /** Between looking for a free port and taking it, somebody else may. */
 const startTries = 3
@@ -56,13 +58,13 @@ export function minioBinary(): string {
 
 /** Starts a server on a loopback port and resolves when it is ready for requests, in about 0.7 s. */
 export async function startMinio(start: MinioStart = {}): Promise<RunningMinio> {
-  const { port, dataDir, env = {}, certificates } = start
+  const { port, dataDir, secretKey = usualSecretKey, env = {}, certificates } = start
   const binary = minioBinary()
   const folder = dataDir ?? (await mkdtemp(path.join(os.tmpdir(), 'sluice-minio-')))
   for (let tries = 1; ; tries += 1) {
     const address = `127.0.0.1:${port ?? (await freePort())}`
     const certs = certificates === undefined ? [] : ['--certs-dir', certificates]
-    const server = new Server(binary, address, [...certs, folder], env)
+    const server = new Server(binary, address, [...certs, folder], secretKey, env)
     try {
       await server.ready()
       return {
@@ -91,7 +93,13 @@ class Server {
   readonly #killAtExit = () => this.#child.kill('SIGKILL')
   #output = ''
 
-  constructor(binary: string, address: string, rest: string[], env: Record<string, string>) {
+  constructor(
+    binary: string,
+    address: string,
+    rest: string[],
+    secretKey: string,
+    env: Record<string, string>,
+  ) {
     this.#address = address
     const [endPoint = '', port] = address.split(':')
     this.#probe = new Client({
