@@ -17,7 +17,7 @@ const bucketDeleted: Fault = {
     const kept = `${stage.bucket.slice(0, 50)}-kept`
     await client.makeBucket(kept)
     const move = async (key: string, from: string, to: string) => {
-      await client.copyObject(to, key, `/${from}/${encodeURIComponent(key)}`, new CopyConditions())
+      await client.copyObject(to, key, `/${from}/${key}`, new CopyConditions())
       await client.removeObject(from, key)
     }
     expect(await until(async () => (await bucketKeys(stage)).size > 0, backWithinMs), 'nothing was stored')

@@ -130,6 +130,39 @@ test('H8: wrong credentials, a clock that is off and a full store blame nobody, 
   expect(new Set(failed.map(({ attempts }) => attempts))).toEqual(new Set([0]))
 })
 
+test('G1: a row whose id was taken long before it was committed is stored, after 1,000 later ones and by another relay, too', async () => {
+  const first = await startRelay(database, store)
+  await stage(['before'])
+  const open = database.open({ connections: 1 })
+  const committing = Promise.withResolvers<void>()
+  const inserted = Promise.withResolvers<void>()
+  const late = open.begin(async (transaction) => {
+    const { tenant, summary, payload, requestId } = row('<late>')
+    for (const name of ['late', 'later']) {
+      await transaction`
+        INSERT INTO ingestion_queue
+          (signal, tenant, encoding, items, bytes, unpacked_bytes, request_id, summary, payload)
+        VALUES (1, ${tenant}, 0, 1, ${payload.length}, 1, ${requestId}, ${summary}, ${Buffer.from(`<${name}>`)})`
+    }
+    inserted.resolve()
+    await committing.promise
+  })
+  await inserted.promise
+  const names = Array.from({ length: 1_000 }, (_, i) => `${i}`)
+  await stage(names)
+  await drained()
+  await first.stop()
+  const second = await startRelay(database, store)
+  await stage(['after'])
+  await drained()
+  committing.resolve()
+  await late
+  await closePool(open, 1000)
+  await drained()
+  await second.stop()
+  expect(await stored()).toEqual([...names, 'before', 'late', 'later', 'after'].sort())
+})
+
 test('G8: a batch across a change in the length of ids is put twice with the same bytes, in the order of numbers', async () => {
   await sql`ALTER SEQUENCE ingestion_queue_id_seq RESTART WITH 99999998`
   const puts: { key: string; body: string }[] = []
