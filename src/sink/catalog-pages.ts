@@ -24,7 +24,7 @@ export interface StoredIn {
 
 interface PageRecord {
   object_id: string
-  stored_at: string
+  stored_at_text: string
   bucket: string
   key: string
   signal: number
@@ -55,7 +55,7 @@ export async function* pageObjects(sql: Sql, span: StoredIn): AsyncGenerator<Cat
     if (rows.length > 0) yield rows.map(cataloguedObject)
     const last = rows.at(-1)
     if (last === undefined || rows.length < PAGE_ROWS) return
-    after = { storedAt: last.stored_at, objectId: last.object_id }
+    after = { storedAt: last.stored_at_text, objectId: last.object_id }
   }
 }
 
