@@ -98,9 +98,10 @@ const skewed: Fault = {
     withClocks(scene, async (clockOf) => {
       for (const place of [0, 1]) {
         const clock = clockOf(place)
-        await clock.set('-20m')
+        await clock.set('+0m')
         await scene.process('worker', place).terminate()
         await scene.start('worker', place, clock.settings)
+        await clock.set('-20m')
       }
       const complains = () =>
         scene.workers.some((worker) =>
