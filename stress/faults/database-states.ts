@@ -19,7 +19,7 @@ async function withConnection<T>(scene: Scene, use: (sql: postgres.Sql) => Promi
   }
 }
 
-const terminateAll = ({ stage }: Scene) => stage.sql`
+const terminateAll = ({ stage }: Scene, sql: postgres.Sql) => sql`
   SELECT pg_terminate_backend(pid) FROM pg_stat_activity
   WHERE datname = ${stage.database} AND application_name LIKE 'sluice %'`
 
@@ -51,16 +51,18 @@ const noConnections: Fault = {
       return (await Promise.all(tries)).includes(true)
     }
     let full = false
+    const first = postgres(scene.stage.databaseUrl, { max: 1, onnotice: () => undefined })
+    await first`SELECT 1`
     try {
       while (!full && taken.length < takenMax) full = await take(20)
       // Whoever loses a connection does not get it back.
-      for (const untilMs = performance.now() + stateMs; performance.now() < untilMs; ) {
-        await terminateAll(scene)
+      for (const untilMs = performance.now() + stateMs; full && performance.now() < untilMs; ) {
+        await terminateAll(scene, first)
         await take(2)
         await wait(100)
       }
     } finally {
-      await Promise.all(taken.map((sql) => sql.end({ timeout: 1 })))
+      await Promise.all([first, ...taken].map((sql) => sql.end({ timeout: 1 })))
     }
     expect(full, 'the server never ran out of connections')
     expect(codesSeen(scene, '53300') > 0, 'no process met 53300')
@@ -91,7 +93,7 @@ const terminated: Fault = {
   async bring({ scene }) {
     let ended = 0
     for (const untilMs = performance.now() + stateMs; performance.now() < untilMs; ) {
-      ended += (await terminateAll(scene)).length
+      ended += (await withConnection(scene, (sql) => terminateAll(scene, sql))).length
       await wait(terminateEveryMs)
     }
     expect(await scene.moreStored(60, backWithinMs), 'afterwards 60 requests were not answered 200')
