@@ -6,7 +6,7 @@ import { expect, type Fault } from './fault.ts'
 
 const backWithinMs = 20_000
 const stateMs = 4_000
-const deleteTries = 100
+const deleteTries = 10
 
 /** What is in the bucket is kept elsewhere and put back: nobody can reconcile what somebody threw away. */
 const bucketDeleted: Fault = {
@@ -22,6 +22,8 @@ const bucketDeleted: Fault = {
     }
     expect(await until(async () => (await bucketKeys(stage)).size > 0, backWithinMs), 'nothing was stored')
     let deleted = false
+    // Nothing new comes while it is emptied.
+    stage.proxy.set({ kind: 'requests held' })
     for (let tries = 0; tries < deleteTries && !deleted; tries++) {
       for (const key of await bucketKeys(stage)) await move(key, stage.bucket, kept)
       deleted = await client.removeBucket(stage.bucket).then(
@@ -29,6 +31,7 @@ const bucketDeleted: Fault = {
         () => false,
       )
     }
+    stage.proxy.set({ kind: 'open' })
     expect(deleted, `the bucket was never empty in ${deleteTries} tries`)
     const back = await until(async () => (await bucketKeys(stage)).size > 0, backWithinMs)
     expect(back && (await bucketExists(stage)), 'the bucket was not made again and filled')
