@@ -72,7 +72,7 @@ export class HealthChecks {
     const asking = ask()
       .then(
         (): Check => ({ ok: true }),
-        (thrown): Check => ({ ok: false, message: asFailure(thrown).message }),
+        (thrown): Check => ({ ok: false, message: asFailure(thrown).sentence }),
       )
       .finally(() => this.#asking.delete(what))
     this.#asking.set(what, asking)

@@ -117,7 +117,7 @@ async function read(
     const failure = asFailure(thrown)
     if (failure.kind === 'bug') throw thrown
     const isUsage = failure.kind === 'client' || failure.kind === 'configuration'
-    return complain(failure.message, isUsage ? exitCodes.usage : exitCodes.failed)
+    return complain(failure.sentence, isUsage ? exitCodes.usage : exitCodes.failed)
   }
 }
 

@@ -27,6 +27,11 @@ export class Failure extends Error {
     this.code = options.code
     this.fix = options.fix
   }
+
+  /** What happened and, if it is known, what an operator has to change. */
+  get sentence(): string {
+    return this.fix === undefined ? this.message : `${this.message}. ${this.fix}`
+  }
 }
 
 /** Turns whatever was thrown into an Error. */

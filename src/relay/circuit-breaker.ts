@@ -54,8 +54,7 @@ export class CircuitBreaker {
   get complaint(): string | undefined {
     if (this.#state === 'closed') return undefined
     const since = new Date(this.#openedWallMs).toISOString()
-    const { message = 'unknown', fix } = this.#lastFailure ?? {}
-    const why = fix === undefined ? message : `${message}. ${fix}`
+    const why = this.#lastFailure?.sentence ?? 'unknown'
     return `the circuit is ${this.#state.replace('_', ' ')} since ${since}; the last failure: ${why}`
   }
 

@@ -1,7 +1,16 @@
 import { coerceError, Failure, type FailureKind } from '../foundation/failure.ts'
 
+/** What an errno means: nobody's fault, these bytes' fault, or what an operator has to change. */
+type Cause = 'outage' | 'data' | { readonly fix: string }
+
+const permission: Cause = { fix: 'Let the user of this process write in DATA_DIR.' }
+const readOnly: Cause = { fix: 'Mount the file system of DATA_DIR for writing.' }
+const somethingElse: Cause = { fix: 'Move away what lies in DATA_DIR where Sluice keeps its objects.' }
+const fileSystem: Cause = { fix: 'Put DATA_DIR on one local file system that knows hard links and fsync.' }
+const prefix: Cause = { fix: 'Shorten S3_PREFIX or the path of DATA_DIR.' }
+
 /** Errno names of file system calls (open(2), fsync(2), link(2)). */
-const kindOfErrno: Readonly<Record<string, FailureKind>> = {
+const causeOfErrno: Readonly<Record<string, Cause>> = {
   EAGAIN: 'outage',
   EBUSY: 'outage',
   EDQUOT: 'outage',
@@ -17,21 +26,21 @@ const kindOfErrno: Readonly<Record<string, FailureKind>> = {
   ENOTCONN: 'outage',
   ESTALE: 'outage',
   ETIMEDOUT: 'outage',
-  EACCES: 'configuration',
-  EEXIST: 'configuration',
-  EISDIR: 'configuration',
-  ELOOP: 'configuration',
-  ENOSYS: 'configuration',
-  ENOTDIR: 'configuration',
-  ENOTSUP: 'configuration',
-  EOPNOTSUPP: 'configuration',
-  EPERM: 'configuration',
-  EROFS: 'configuration',
-  EXDEV: 'configuration',
+  EACCES: permission,
+  EEXIST: somethingElse,
+  EISDIR: somethingElse,
+  ELOOP: somethingElse,
+  ENOSYS: fileSystem,
+  ENOTDIR: somethingElse,
+  ENOTSUP: fileSystem,
+  EOPNOTSUPP: fileSystem,
+  EPERM: permission,
+  EROFS: readOnly,
+  EXDEV: fileSystem,
   EFBIG: 'data',
   EILSEQ: 'data',
   // Names are ours, made of the prefix and the batch: no request is to blame for one.
-  ENAMETOOLONG: 'configuration',
+  ENAMETOOLONG: prefix,
 }
 
 /** Classifies whatever a file system call threw. What nothing here knows is a `bug`: unclassified. */
@@ -39,9 +48,8 @@ export function folderFailure(what: string, thrown: unknown): Failure {
   if (thrown instanceof Failure) return thrown
   const error = coerceError(thrown)
   const code = (error as NodeJS.ErrnoException).code
-  const kind = code === undefined ? 'bug' : (kindOfErrno[code] ?? 'bug')
-  return new Failure(kind, `${what}: ${error.message}`, {
-    ...(code === undefined ? {} : { code }),
-    cause: error,
-  })
+  const cause = code === undefined ? undefined : causeOfErrno[code]
+  const kind: FailureKind = typeof cause === 'object' ? 'configuration' : (cause ?? 'bug')
+  const fix = typeof cause === 'object' ? cause.fix : undefined
+  return new Failure(kind, `${what}: ${error.message}`, { code, fix, cause: error })
 }

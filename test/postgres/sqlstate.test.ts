@@ -13,9 +13,12 @@ const byKind = {
   data: ['22001', '22021', '22P02', '22P05', '23502', '23505', '23514', '54000'],
   outage: [
     '08000', '08006', '08P01', '0A000', '25006', '25P03', '40001', '40P01', '53100', '53200', '53300', '55006',
-    '55P03', '57014', '57P01', '57P02', '57P03', '57P05', '58030',
+    '55P03', '57014', '57P01', '57P02', '57P03', '57P05', '58030', '25P04', '40002', '40003', '53400', '72000',
   ],
-  configuration: ['28000', '28P01', '3D000', '3F000', '42501', '42P01', '42703', '42883', '57P04', '26000', '42P05'],
+  configuration: [
+    '28000', '28P01', '3D000', '3F000', '42501', '42P01', '42703', '42883', '57P04', '26000', '42P05',
+    '22023', '42704', '42804', '428C9', '42P10', '55P02', 'F0000', 'XX001', 'XX002',
+  ],
   bug: ['42601', '21000', 'SL001', 'XX000', '25P02'],
 } // biome-ignore format: one line a kind
 
@@ -28,6 +31,8 @@ test.each(Object.entries(byKind))('an error of the server is %s for its SQLSTATE
       code,
       cause: error,
     })
+    // What nobody but an operator can mend comes with a sentence on how.
+    expect(typeof failure.fix).toBe(kind === 'configuration' ? 'string' : 'undefined')
   }
 })
 

@@ -53,6 +53,10 @@ describe('what the store answers', () => {
     ['outage', 409, 'ConditionalRequestConflict'],
     ['outage', 409, 'OperationAborted'],
     ['outage', 503, 'XMinioServerNotInitialized'],
+    ['outage', 503, 'XMinioBackendDown'],
+    ['outage', 503, 'SlowDownWrite'],
+    ['outage', 400, 'ThrottlingException'],
+    ['outage', 307, 'TemporaryRedirect'],
     ['configuration', 403, 'InvalidAccessKeyId'],
     ['configuration', 403, 'SignatureDoesNotMatch'],
     ['configuration', 403, 'AccessDenied'],
@@ -64,6 +68,10 @@ describe('what the store answers', () => {
     ['data', 400, 'EntityTooLarge'],
     ['data', 413, ''],
     ['configuration', 400, 'KeyTooLongError'],
+    ['configuration', 400, 'ExpiredToken'],
+    ['configuration', 400, 'KMS.DisabledException'],
+    ['configuration', 403, 'AllAccessDisabled'],
+    ['configuration', 405, 'MethodNotAllowed'],
     ['configuration', 400, 'XMinioInvalidObjectName'],
     ['bug', 400, 'NobodyKnowsThisCode'],
     ['bug', 418, ''],
@@ -74,6 +82,7 @@ describe('what the store answers', () => {
     const failure = await failureOf(putTo(open(server.endpoint)))
     expect(failure).toMatchObject({ kind, code: code === '' ? `Http${status}` : code })
     expect(failure.message).toMatch(`put a/b: ${status} `)
+    expect(typeof failure.fix).toBe(kind === 'configuration' ? 'string' : 'undefined')
   })
 
   test('H1: SlowDown 300 times over is 300 outages with their code, on one socket, and nothing on stderr', async () => {
