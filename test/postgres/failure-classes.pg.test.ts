@@ -214,7 +214,8 @@ test('a real server: a session that an administrator ends is an outage, 57P01', 
 
 test('a real server: a full disk is an outage, 53100, and over when there is room', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'sluice-full-disk-'))
-  const space = `full_${database.location.database}`
+  // A server of its own: what a full disk does to it must not reach the other tests.
+  const server = await PostgresServer.start()
   try {
     await run('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', folder]).catch((error: unknown) => {
       throw new Error(
@@ -229,19 +230,23 @@ test('a real server: a full disk is an outage, 53100, and over when there is roo
     await mkdir(inside)
     await chmod(folder, 0o711)
     if (owner !== undefined) await chown(inside, owner.uid, owner.gid)
-    await sql.unsafe(`CREATE TABLESPACE ${space} LOCATION '${inside}'`)
-    await sql.unsafe(`CREATE TABLE filling (line text) TABLESPACE ${space}`)
-    const fill = `INSERT INTO filling SELECT repeat(md5(i::text), 40) FROM generate_series(1, 3000) AS i`
-    expectClass(await failureOf(sql.unsafe(fill)), 'outage', '53100')
-    await run('mount', ['-o', 'remount,size=32m', folder])
-    await sql.unsafe(fill)
+    await withSession(
+      async (session) => {
+        await session.unsafe(`CREATE TABLESPACE full_space LOCATION '${inside}'`)
+        await session.unsafe(`CREATE TABLE filling (line text) TABLESPACE full_space`)
+        const fill = `INSERT INTO filling SELECT repeat(md5(i::text), 40) FROM generate_series(1, 3000) AS i`
+        expectClass(await failureOf(session.unsafe(fill)), 'outage', '53100')
+        await run('mount', ['-o', 'remount,size=32m', folder])
+        await session.unsafe(fill)
+      },
+      parseDatabaseUrl(server.url('postgres')),
+    )
   } finally {
-    await sql.unsafe('DROP TABLE IF EXISTS filling')
-    await sql.unsafe(`DROP TABLESPACE IF EXISTS ${space}`)
+    await server.stop()
     await run('umount', [folder]).catch(() => undefined)
     await rm(folder, { recursive: true, force: true })
   }
-})
+}, 90_000)
 
 test('a real server: no memory for locks, a crash of a backend and a stop are outages, 53200, 57P02, 57P03', async () => {
   const server = await PostgresServer.start()
