@@ -95,10 +95,16 @@ export class Scene {
     return found
   }
 
-  /** kill -9. */
+  /**
+   * kill -9.
+   *
+   * @throws Error with a sentence when the process had ended by itself before, which the kill would hide.
+   */
   async kill(role: Role, place: number): Promise<void> {
+    const victim = this.process(role, place)
+    if (victim.hasExited) throw new Error(`${victim.name} ended by itself with ${victim.exit}`)
     this.kills++
-    await this.process(role, place).kill()
+    await victim.kill()
   }
 
   /** Starts another process in its place: on the same port, with the same settings and those given. */
