@@ -40,12 +40,16 @@ export async function reconcile(stage: Stage, ledger: Ledger): Promise<Reconcili
 
   const missing = new Set(stored.missing)
   const twice = [...stored.twice]
+  const strangers: string[] = []
+  const keptThoughRefused: string[] = []
   let unansweredLeft = 0
   for (const [marker, count] of left) {
     const entry = ledger.entries.get(marker)
     const isStored = entry?.promised === 'stored' ? !missing.has(marker) : stored.storedMarkers.has(marker)
     if (count > 1 || isStored) twice.push(`${marker} × ${count + (isStored ? 1 : 0)}`)
-    if (entry !== undefined && entry.promised !== 'stored') unansweredLeft++
+    if (entry === undefined) strangers.push(marker)
+    else if (entry.promised === 'nothing') keptThoughRefused.push(marker)
+    else if (entry.promised === 'unknown') unansweredLeft++
   }
   const ofAnswered = (markers: readonly string[]) =>
     markers.filter((marker) => ledger.entries.get(marker)?.promised === 'stored').length
@@ -62,8 +66,8 @@ export async function reconcile(stage: Stage, ledger: Ledger): Promise<Reconcili
     twice,
     untrue: [
       ...named('with other bytes than were sent', stored.unequal),
-      ...named('stored though refused', stored.storedThoughRefused),
-      ...named('sent by nobody', stored.strangers),
+      ...named('kept though refused', [...stored.storedThoughRefused, ...keptThoughRefused]),
+      ...named('sent by nobody', [...stored.strangers, ...strangers]),
       ...named('objects without a row', stored.store.keysWithoutRow),
       ...named('rows without an object', stored.store.rowsWithoutKey),
       ...named('untrue rows', stored.store.untrueRows),
