@@ -5,7 +5,7 @@ INSTALLED := node_modules/.package-lock.json
 SOURCES := $(shell find src sql -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run build test check format minio peers stress-verify stress-faults fuzz bench schema docs image verify clean
+.PHONY: help install run build test check format minio peers stress-verify stress-faults stress-memory fuzz bench schema docs image verify clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ stress-verify: $(INSTALLED) minio ## prove the promises on whole processes (MODE
 
 stress-faults: $(INSTALLED) minio ## bring every fault over whole processes and reconcile (SEED=n, MODE=long)
 	$(NODE) stress/faults/main.ts
+
+stress-memory: $(INSTALLED) minio ## prove the bound on memory on whole processes (minutes; MODE=long for 10 GB)
+	$(NODE) stress/memory.ts
 
 fuzz: $(INSTALLED) ## try a million bodies against two other decoders (minutes; BODIES=10000 for fewer)
 	$(NODE) stress/fuzz.ts $(if $(BODIES),--bodies $(BODIES))

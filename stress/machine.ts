@@ -175,10 +175,14 @@ export class Stage {
   }
 
   /** Starts `serve --role ingress` and resolves when it is ready. */
-  async ingress(settings: Readonly<Record<string, string>> = {}): Promise<Ingress> {
+  async ingress(
+    settings: Readonly<Record<string, string>> = {},
+  ): Promise<Ingress & { readonly grpcPort: number }> {
     const port = await freePort()
-    const started = await this.#serve('ingress', { HTTP_PORT: String(port), ...settings })
-    return { process: started, url: new URL(`http://127.0.0.1:${port}`) }
+    const grpcPort = await freePort()
+    const ports = { HTTP_PORT: String(port), GRPC_PORT: String(grpcPort) }
+    const started = await this.#serve('ingress', { ...ports, ...settings })
+    return { process: started, url: new URL(`http://127.0.0.1:${port}`), grpcPort }
   }
 
   /** Starts `serve --role worker` and resolves when it is ready. Its store is behind the proxy. */
@@ -224,7 +228,6 @@ export class Stage {
         S3_ACCESS_KEY: minio.accessKey,
         S3_SECRET_KEY: minio.secretKey,
         ADMIN_PORT: String(adminPort),
-        GRPC_PORT: String(await freePort()),
         STAGING_MAX_BACKLOG: '100000',
         ...settings,
       },

@@ -19,7 +19,8 @@ export interface BodyTemplate {
 
 // RFC 1952, section 2.3: deflate, no name, no time, unknown system.
 const gzipHeader = Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255])
-const placeholder = '#'.repeat(markerLength)
+/** Where a marker will stand. */
+export const placeholder = '#'.repeat(markerLength)
 
 /**
  * Makes a template of a request: a resource with the marker and no items is appended, which is the same request with
@@ -35,6 +36,18 @@ export function bodyTemplate(
   const resource = { attributes: [{ key: 'stress.marker', value: { stringValue: placeholder } }] }
   const field = { traces: 'resourceSpans', metrics: 'resourceMetrics', logs: 'resourceLogs' }[signal]
   const tail = encodeRequest(signal, { [field]: [{ resource }] })
+  return templateOf({ signal, encoding, items, common, tail })
+}
+
+/** A template of bytes of any format, which end with `tail`; that holds `placeholder` where the marker belongs. */
+export function templateOf({
+  signal,
+  encoding,
+  items,
+  common,
+  tail,
+}: Pick<BodyTemplate, 'signal' | 'encoding' | 'items' | 'common' | 'tail'>): BodyTemplate {
+  const isGzip = encoding === 'gzip'
   return {
     signal,
     encoding,
@@ -43,8 +56,10 @@ export function bodyTemplate(
     tail,
     markerAt: tail.indexOf(placeholder),
     // A flush instead of an end: the stream is at a byte boundary and goes on.
-    packed: Buffer.concat([gzipHeader, deflateRawSync(common, { finishFlush: constants.Z_SYNC_FLUSH })]),
-    commonCrc: crc32(common),
+    packed: isGzip
+      ? Buffer.concat([gzipHeader, deflateRawSync(common, { finishFlush: constants.Z_SYNC_FLUSH })])
+      : Buffer.alloc(0),
+    commonCrc: isGzip ? crc32(common) : 0,
   }
 }
 
@@ -55,8 +70,13 @@ export function markedProtobuf(template: BodyTemplate, marker: string): Buffer {
 
 /** A copy as it goes on the wire. */
 export function markedBody(template: BodyTemplate, marker: string): Buffer {
-  if (template.encoding === 'identity') return markedProtobuf(template, marker)
+  return Buffer.concat(markedParts(template, marker))
+}
+
+/** The same as its two parts, of which all copies share the first. */
+export function markedParts(template: BodyTemplate, marker: string): [Buffer, Buffer] {
   const tail = markedTail(template, marker)
+  if (template.encoding === 'identity') return [template.common, tail]
   const block = Buffer.alloc(5 + tail.length + 8)
   block.writeUInt8(1, 0)
   block.writeUInt16LE(tail.length, 1)
@@ -64,7 +84,17 @@ export function markedBody(template: BodyTemplate, marker: string): Buffer {
   tail.copy(block, 5)
   block.writeUInt32LE(crc32(tail, template.commonCrc), 5 + tail.length)
   block.writeUInt32LE(template.common.length + tail.length, 9 + tail.length)
-  return Buffer.concat([template.packed, block])
+  return [template.packed, block]
+}
+
+/** Whether these are the bytes of the copy with this marker. */
+export function isCopy(template: BodyTemplate, marker: string, bytes: Buffer): boolean {
+  const { common, tail } = template
+  return (
+    bytes.length === common.length + tail.length &&
+    bytes.subarray(0, common.length).equals(common) &&
+    bytes.subarray(common.length).equals(markedTail(template, marker))
+  )
 }
 
 function markedTail({ tail, markerAt }: BodyTemplate, marker: string): Buffer {

@@ -119,3 +119,17 @@ export class UsageWatch {
     }))
   }
 }
+
+/**
+ * The most memory that one process has had resident since it began, as the kernel counted it: no peak is missed between
+ * two looks. Undefined where there is no `/proc`, and for a process that is gone.
+ */
+export function peakResidentBytes(pid: number): number | undefined {
+  try {
+    const found = /^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))
+    return found === null ? undefined : Number(found[1]) * 1024
+  } catch {
+    // Not Linux, or it has ended.
+    return undefined
+  }
+}

@@ -229,9 +229,7 @@ export class FaultProxy {
         if (to.destroyed) return
         // What comes after one side was told that nothing does is for nobody.
         if (to.writableEnded) continue
-        if (bytes.length > 0 && !to.write(bytes)) {
-          await Promise.race([once(to, 'drain'), once(to, 'close')])
-        }
+        if (bytes.length > 0 && !to.write(bytes)) await drained(to)
         if (mode.kind === 'ended' && ending?.bytesLeft === 0) {
           endPair(pair, mode.how, direction)
           if (mode.how !== 'half-closed') return
@@ -320,4 +318,17 @@ function reset(socket: net.Socket): void {
 
 function unheard(): void {
   // The other side is told by `close`, which always follows.
+}
+
+/** Resolves when the socket takes more, or has closed. A large body waits often, so nothing of a wait may stay. */
+function drained(socket: net.Socket): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      socket.off('drain', done)
+      socket.off('close', done)
+      resolve()
+    }
+    socket.on('drain', done)
+    socket.on('close', done)
+  })
 }
