@@ -110,12 +110,13 @@ const skewed: Fault = {
           ),
         )
       expect(await until(complains, 20_000), 'no worker said RequestTimeTooSkewed')
-      const [row] = await scene.stage.sql<{ attempts: number; dead: number }[]>`
-        SELECT coalesce(max(attempts), 0)::int AS attempts, (SELECT count(*)::int FROM dead_letter) AS dead
+      const [row] = await scene.stage.sql<{ attempts: number; outages: number; dead: number }[]>`
+        SELECT coalesce(max(attempts), 0)::int AS attempts, coalesce(max(outages), 0)::int AS outages, (SELECT count(*)::int FROM dead_letter) AS dead
         FROM ingestion_batch`
+      expect(row !== undefined && row.outages > 0, 'no batch counted the outage')
       expect(
-        row?.attempts === 0 && row.dead === 0,
-        `${row?.attempts} attempts counted, ${row?.dead} dead letters`,
+        row.attempts === 0 && row.dead === 0,
+        `${row.attempts} attempts counted, ${row.dead} dead letters`,
       )
       return 'said by name, no attempt counted; stored once the clocks were right'
     }),

@@ -77,7 +77,7 @@ const takenOverTogether: Fault = {
 }
 
 const stoppedWithinPut: Fault = {
-  name: 'a batch given back while its put is on the way',
+  name: 'a batch given back while its put has no answer',
   settings: { SHUTDOWN_GRACE_SECONDS: '1' },
   async bring({ scene }) {
     const worker = scene.process('worker', 0)

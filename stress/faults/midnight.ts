@@ -8,7 +8,7 @@ const times = 5
  * under load, several times, because the real midnight comes once a day.
  */
 export const midnight: Fault = {
-  name: 'midnight: the day has no partition',
+  name: 'a day without a partition, as at midnight',
   async bring({ scene }) {
     const { sql } = scene.stage
     for (let time = 0; time < times; time++) {
