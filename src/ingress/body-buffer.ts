@@ -1,4 +1,3 @@
-import { freeMemory } from '../foundation/memory.ts'
 import type { Reservation } from './reservation.ts'
 
 /** Buffers double from here. One read of a socket brings at most this much, so most bodies come whole. */
@@ -30,13 +29,6 @@ export class BodyBuffer {
     return this.#usedBytes === this.#body.length ? this.#body : this.#body.subarray(0, this.#usedBytes)
   }
 
-  /** Nobody wants what has come. */
-  discard(): void {
-    freeOwn(this.#body)
-    this.#body = nothing
-    this.#usedBytes = 0
-  }
-
   /** Takes a further piece; false when there is no room for it in the budget. */
   add(chunk: Buffer): boolean {
     const neededBytes = this.#usedBytes + chunk.length
@@ -50,11 +42,9 @@ export class BodyBuffer {
         if (!this.#reservation.take(grownBytes - this.#body.length)) return false
         const grown = Buffer.allocUnsafeSlow(grownBytes)
         this.#body.copy(grown, 0, 0, this.#usedBytes)
-        freeOwn(this.#body)
         this.#body = grown
       }
       chunk.copy(this.#body, this.#usedBytes)
-      freeOwn(chunk)
     }
     this.#usedBytes = neededBytes
     return true
@@ -66,9 +56,4 @@ function copyOf(chunk: Buffer): Buffer {
   const copy = Buffer.allocUnsafeSlow(chunk.length)
   chunk.copy(copy)
   return copy
-}
-
-/** What came as a part of something may be followed by what others wait for. */
-function freeOwn(bytes: Buffer): void {
-  if (bytes.length === bytes.buffer.byteLength) freeMemory(bytes)
 }

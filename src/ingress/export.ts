@@ -1,7 +1,6 @@
 import pLimit from 'p-limit'
 import type { Clock } from '../foundation/clock.ts'
 import { asFailure } from '../foundation/failure.ts'
-import { freeMemory } from '../foundation/memory.ts'
 import type { Format } from '../otlp/answer.ts'
 import { BodyTooLargeError, pack, type Unpacked, unpack } from '../otlp/compression.ts'
 import { OtlpError } from '../otlp/error.ts'
@@ -29,7 +28,6 @@ export interface ExportRequest {
 
 /** What the way of an export needs. */
 export interface ExportOptions {
-  /** It keeps nothing of a row beyond its promise. */
   stager: { append(row: StagedRow): Promise<void> }
   overflow: { decide(bytes: number): OverflowDecision; settled(bytes: number, committed: boolean): void }
   maxBodyBytes: number
@@ -114,12 +112,8 @@ export class ExportPath {
     // Only what says nothing at all is not staged: a request of unknown fields alone may be a newer sender's data.
     if (read.body.length === 0) return accepted
 
-    const unpackedBytes = read.body.length
     let payload = read.body
-    if (encoding === 'gzip') {
-      payload = gzip !== undefined && read.asItCame ? gzip : await pack(read.body)
-      freeMemory(read.body)
-    }
+    if (encoding === 'gzip') payload = gzip !== undefined && read.asItCame ? gzip : await pack(read.body)
 
     if (payload.length > PAYLOAD_BYTES_MAX) {
       const message = `the request would be stored as ${payload.length} bytes; a row holds at most ${PAYLOAD_BYTES_MAX}`
@@ -129,7 +123,7 @@ export class ExportPath {
     const decision = this.#options.overflow.decide(payload.length)
     switch (decision.outcome) {
       case 'stage':
-        return this.#stage(request, read, { encoding, payload, unpackedBytes })
+        return this.#stage(request, read, { encoding, payload })
       case 'reject':
         this.#options.events.queueSaturated(requestId, signal)
         return { kind: 'queue_full', message: 'the queue is full', waitedMs: 0 }
@@ -165,9 +159,9 @@ export class ExportPath {
   }
 
   async #stage(
-    { signal, tenant, requestId, body }: ExportRequest,
-    { items, summary }: ReadRequest,
-    { encoding, payload, unpackedBytes }: { encoding: Encoding; payload: Buffer; unpackedBytes: number },
+    { signal, tenant, requestId }: ExportRequest,
+    { items, summary, body }: ReadRequest,
+    { encoding, payload }: { encoding: Encoding; payload: Buffer },
   ): Promise<Outcome> {
     const { stager, overflow, events, clock } = this.#options
     const startedMs = clock.monotonicMs()
@@ -178,7 +172,7 @@ export class ExportPath {
         tenant,
         encoding,
         items,
-        unpackedBytes,
+        unpackedBytes: body.length,
         requestId,
         summary,
         payload,
@@ -199,7 +193,6 @@ export class ExportPath {
       return { kind: 'staging_away', message: 'the request could not be staged; send it again', waitedMs }
     } finally {
       overflow.settled(payload.length, committed)
-      if (payload !== body) freeMemory(payload)
     }
   }
 }

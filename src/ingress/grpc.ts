@@ -11,7 +11,6 @@ import type { Socket } from 'node:net'
 import type { ByteBudget } from '../foundation/byte-budget.ts'
 import type { Clock } from '../foundation/clock.ts'
 import { invariant } from '../foundation/failure.ts'
-import { freeMemory } from '../foundation/memory.ts'
 import { Periodic } from '../foundation/periodic.ts'
 import type { Service } from '../foundation/service.ts'
 import { exportResponse } from '../otlp/answer.ts'
@@ -438,19 +437,15 @@ export class GrpcIngress implements Service {
     }
     const unframed = unframe(body)
     events.received(signal, unframed.message.length)
-    try {
-      return await exportPath.accept({
-        signal,
-        format: 'protobuf',
-        contentEncoding: contentEncodingOf(unframed, encoding),
-        body: unframed.message,
-        tenant: 'default',
-        requestId,
-        reservation,
-      })
-    } finally {
-      freeMemory(body)
-    }
+    return exportPath.accept({
+      signal,
+      format: 'protobuf',
+      contentEncoding: contentEncodingOf(unframed, encoding),
+      body: unframed.message,
+      tenant: 'default',
+      requestId,
+      reservation,
+    })
   }
 
   #answer({ stream, signal, requestId }: Call, outcome: Outcome): void {

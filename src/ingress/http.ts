@@ -7,7 +7,6 @@ import { type Context, Hono } from 'hono'
 import type { ByteBudget } from '../foundation/byte-budget.ts'
 import type { Clock } from '../foundation/clock.ts'
 import { invariant } from '../foundation/failure.ts'
-import { freeMemory } from '../foundation/memory.ts'
 import type { Service } from '../foundation/service.ts'
 import { exportResponse, type Format, statusBody } from '../otlp/answer.ts'
 import { type Signal, signals } from '../otlp/signal.ts'
@@ -335,19 +334,15 @@ export class HttpIngress implements Service {
     }
     if (typeof body === 'string') return brokenOff(body)
     events.received(signal, body.length)
-    try {
-      return await exportPath.accept({
-        signal,
-        format,
-        contentEncoding: incoming.headers['content-encoding'],
-        body,
-        tenant: 'default',
-        requestId,
-        reservation,
-      })
-    } finally {
-      freeMemory(body)
-    }
+    return exportPath.accept({
+      signal,
+      format,
+      contentEncoding: incoming.headers['content-encoding'],
+      body,
+      tenant: 'default',
+      requestId,
+      reservation,
+    })
   }
 
   /**

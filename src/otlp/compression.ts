@@ -70,7 +70,7 @@ const zstd: Decoder = { name: 'zstd', sync: zlib.zstdDecompressSync, async: zlib
  * wrapper) or `zstd` (all frames). Every byte of the body must belong to it: what stands after the end would be
  * hidden from some readers and shown to others. A body of no bytes is one of no bytes in every encoding.
  *
- * Holds at most `limitBytes` and a chunk of what comes out; of zstd, for the moment of joining chunks, twice that.
+ * Holds at most `limitBytes` and a chunk of what comes out, and for the moment of joining chunks twice that.
  *
  * @throws {OtlpError} for an unknown encoding, a damaged body, or bytes after its end.
  * @throws {BodyTooLargeError} when more than `limitBytes` would come out.
@@ -197,10 +197,7 @@ function inflateOnce(
   limitBytes: number,
 ): Promise<Inflated> {
   return new Promise((resolve, reject) => {
-    const options = inflateOptions(decoder, body, leftBytes)
-    // All that may come out in one chunk, of which only what does takes memory: the library would join chunks into a copy.
-    if (decoder !== zstd) options.chunkSize = leftBytes + 1
-    decoder.async(body, options, (error, result) => {
+    decoder.async(body, inflateOptions(decoder, body, leftBytes), (error, result) => {
       if (error === null) resolve(result as unknown as Inflated)
       else reject(isTooLarge(error) ? new BodyTooLargeError(limitBytes) : damaged(decoder, error))
     })

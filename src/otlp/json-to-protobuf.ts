@@ -19,9 +19,6 @@ import { messageDepthMax, type ScalarKind } from './schema.ts'
 import type { Signal } from './signal.ts'
 import { writeVarint } from './wire.ts'
 
-/** How much larger a request can become: in JSON a bucket count takes two bytes, a digit and a comma, and eight in protobuf. */
-export const GROWTH_MAX = 4
-
 /**
  * Turns an export request of OTLP JSON into the same request in protobuf (OTLP, "JSON Protobuf Encoding"; Protocol
  * Buffers, "ProtoJSON Format"):
@@ -45,7 +42,7 @@ export function protobufFromJson(signal: Signal, body: Buffer): Buffer {
 
 class Conversion {
   readonly #reader: JsonReader
-  readonly #writer: ProtobufWriter
+  readonly #writer = new ProtobufWriter()
   /** The fields that are being read, from the outside in, and the index in the list for those that are lists. */
   readonly #fields: JsonField[] = []
   readonly #indexes: number[] = []
@@ -53,7 +50,6 @@ class Conversion {
 
   constructor(source: Buffer) {
     this.#reader = new JsonReader(source)
-    this.#writer = new ProtobufWriter(GROWTH_MAX * source.length)
   }
 
   request(message: JsonMessage): Buffer {

@@ -1,4 +1,3 @@
-import { freeMemory } from '../foundation/memory.ts'
 import { characterSize } from './utf8.ts'
 import { fieldEnd, varint, varintEnd, varintLength, writeVarint } from './wire.ts'
 
@@ -27,7 +26,6 @@ export class BadStrings {
     if (this.count === this.#places.length) {
       const longer = new Int32Array(this.#places.length * 2)
       longer.set(this.#places)
-      freeMemory(new Uint8Array(this.#places.buffer))
       this.#places = longer
     }
     this.#places[this.count++] = fieldAt
@@ -136,7 +134,6 @@ class Repair {
     if (this.#end === this.#changes.length) {
       const longer = new Int32Array(this.#changes.length * 2)
       longer.set(this.#changes)
-      freeMemory(new Uint8Array(this.#changes.buffer))
       this.#changes = longer
     }
     const change = this.#end

@@ -1,7 +1,6 @@
 import type { Writable } from 'node:stream'
 import type { Clock } from '../foundation/clock.ts'
 import { Failure } from '../foundation/failure.ts'
-import { freeMemory } from '../foundation/memory.ts'
 import { Periodic } from '../foundation/periodic.ts'
 import type { Service } from '../foundation/service.ts'
 import type { Sql } from '../postgres/pool.ts'
@@ -28,7 +27,6 @@ const ANSWER_MS_MAX = 7_000
 /** Less than this is not worth beginning a commit for. */
 const COMMIT_MS_MIN = 250
 const WATCH_INTERVAL_MS = 100
-const PIECE_BYTES = 256 * 1024
 
 export interface StagerOptions {
   /** Opens a pool of one connection whose notices go to `onNotice`; called again after a connection was given up. */
@@ -242,7 +240,6 @@ class Lane {
         throw new Failure('outage', `the commit gave a warning: ${this.#warning}`)
       }
       onCommitted?.({ rows: group.length, bytes: body.length, durationMs: clock.monotonicMs() - startedMs })
-      freeMemory(body)
       return { sent }
     } catch (thrown) {
       const failure = classifyPostgresError(thrown)
@@ -285,7 +282,7 @@ function copyRows(sql: Sql, body: Buffer, onSending: () => void): Promise<void> 
       stream.on('error', reject)
       stream.on('finish', resolve)
       onSending()
-      sendAll(stream, body)
+      stream.end(body)
       resolveQuery(stream)
     }
     callbacks.reject = (thrown) => {
@@ -294,18 +291,4 @@ function copyRows(sql: Sql, body: Buffer, onSending: () => void): Promise<void> 
     }
     query.writable().catch(reject)
   })
-}
-
-/** postgres.js copies what it is given, so it is given little at a time, and more when that has left. */
-function sendAll(stream: Writable, body: Buffer): void {
-  let at = 0
-  const sendMore = () => {
-    while (body.length - at > PIECE_BYTES) {
-      const piece = body.subarray(at, at + PIECE_BYTES)
-      at += PIECE_BYTES
-      if (!stream.write(piece)) return void stream.once('drain', sendMore)
-    }
-    stream.end(body.subarray(at))
-  }
-  sendMore()
 }

@@ -2,7 +2,6 @@ import pLimit from 'p-limit'
 import { type BackoffSettings, backoffMs } from '../foundation/backoff.ts'
 import type { Clock } from '../foundation/clock.ts'
 import { asFailure, Failure } from '../foundation/failure.ts'
-import { freeMemory } from '../foundation/memory.ts'
 import { decodeSummary } from '../otlp/summary.ts'
 import type { Batch, BatchId, Lease } from '../queue/batch.ts'
 import type { BuryOptions, CatalogEntry, FailOptions, Settled } from '../queue/settle.ts'
@@ -98,7 +97,6 @@ export async function writeBatch(
     step = { sink: 'catalog', begunMs: clock.monotonicMs() }
     await complete(options, held, objects, giveUp)
     circuits.catalog.succeeded()
-    for (const { body } of objects) freeMemory(body)
     return 'done'
   } catch (thrown) {
     return await endFailed(options, held, { failure: asFailure(thrown), step }, giveUp)
@@ -130,11 +128,7 @@ export async function releaseUnstarted(
 
 function objectsOf({ keyPrefix }: WriterOptions, batch: Batch): BatchObject[] {
   const rows = batch.rows.map((row) => ({ ...row, summary: decodeSummary(row.summary) }))
-  const objects = objectsOfBatch(batch.batchId, rows, { prefix: keyPrefix })
-  // From here on a batch is its objects: payloads of which they have copies would be as large again.
-  const bodies = new Set(objects.map(({ body }) => body))
-  for (const { payload } of batch.rows) if (!bodies.has(payload)) freeMemory(payload)
-  return objects
+  return objectsOfBatch(batch.batchId, rows, { prefix: keyPrefix })
 }
 
 async function endFailed(
