@@ -165,6 +165,16 @@ async function endSessions(name: string): Promise<void> {
   }
 }
 
+/** Waits until a session waits for that. */
+async function waitsFor(name: string, event: string): Promise<void> {
+  const waits = async () => {
+    const [found] = await sql<{ waits: boolean }[]>`
+      SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = ${name} AND wait_event = ${event}) AS waits`
+    return found?.waits
+  }
+  await expect.poll(waits, { interval: 5, timeout: 10_000 }).toBe(true)
+}
+
 test('a replay that is cut off in the middle of a piece has moved nothing of it', async () => {
   await manyDead(100)
   const victim = database.open({ name: 'victim', connections: 1 })
@@ -175,21 +185,18 @@ test('a replay that is cut off in the middle of a piece has moved nothing of it'
     INSERT INTO ingestion_queue (id, items, bytes, unpacked_bytes, signal, encoding, tenant, request_id, summary, payload)
     OVERRIDING SYSTEM VALUE VALUES (100, 1, 1, 1, 1, 0, 'default', 'r', '', '');
     SELECT pg_sleep(60)`)
-  const outcomes = [blocking, replayDeadLetters(victim, {}, everything)].map((work) =>
+  const outcome = (work: PromiseLike<unknown>) =>
     Promise.resolve(work).then(
       () => 'answered',
       () => 'cut off',
-    ),
-  )
-  for (let waits = false; !waits; ) {
-    const [found] = await sql<{ waits: boolean }[]>`
-      SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event = 'transactionid')
-        AS waits`
-    waits = found?.waits === true
-  }
+    )
+  const blocked = outcome(blocking)
+  await waitsFor('blocker', 'PgSleep')
+  const replayed = outcome(replayDeadLetters(victim, {}, everything))
+  await waitsFor('victim', 'transactionid')
   await endSessions('victim')
   await endSessions('blocker')
-  expect(await Promise.all(outcomes)).toEqual(['cut off', 'cut off'])
+  expect(await Promise.all([blocked, replayed])).toEqual(['cut off', 'cut off'])
   await closePool(victim, 50)
   await closePool(blocker, 50)
   expect((await idsIn('dead_letter')).length).toBe(100)
