@@ -21,6 +21,9 @@ const READY = type('Z')
 const AUTHENTICATION = type('R')
 /** Requests for authentication that postgres.js answers; it says nothing to others, and waits. */
 const authentications = new Set([0, 3, 5, 10, 11, 12])
+const SASL_CONTINUE = 11
+/** The server's first message (RFC 5802, section 7). As many iterations as have seven digits take 4 s. */
+const challenge = /^r=[^,]+,s=[A-Za-z0-9+/]+={0,2},i=[1-9]\d{0,6}$/
 
 export interface SessionOptions {
   /** What the startup message says: user, database, application_name. */
@@ -213,6 +216,15 @@ class SetupReader {
       )
       return
     }
+    if (
+      message[0] === AUTHENTICATION &&
+      authenticationOf(message) === SASL_CONTINUE &&
+      !isChallenge(message)
+    ) {
+      this.#over = true
+      this.#actions.refuse(garbled())
+      return
+    }
     if (message[0] !== NOTICE) this.#actions.forward(message)
   }
 
@@ -298,6 +310,11 @@ function columnsOf(message: Buffer): (string | null)[] | undefined {
 
 function authenticationOf(message: Buffer): number {
   return message.length < 9 ? -1 : message.readInt32BE(5)
+}
+
+/** postgres.js computes with whatever stands there, and what that throws is caught by nobody. */
+function isChallenge(message: Buffer): boolean {
+  return challenge.test(message.toString('latin1', 9))
 }
 
 function garbled(): Error {

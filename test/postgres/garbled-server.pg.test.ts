@@ -28,8 +28,16 @@ test('messages are followed however they are cut, and what is no message is noti
   }
 })
 
+/** The server's first message of a login by SCRAM. */
+function sasl(text: string): Buffer {
+  return message('R', Buffer.concat([Buffer.from([0, 0, 0, 11]), Buffer.from(text)]))
+}
+
 test.each([
   ['what is no PostgreSQL', Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'), 'no message of PostgreSQL'],
+  ['a challenge without a number of iterations', sasl('r=abc,s=QUJD,i=x'), 'no message of PostgreSQL'],
+  ['a challenge of endless iterations', sasl('r=abc,s=QUJD,i=4000000000'), 'no message of PostgreSQL'],
+  ['a challenge without salt', sasl('r=abc,i=4096'), 'no message of PostgreSQL'],
   ['an authentication that nobody knows', message('R', Buffer.from([0, 0, 0x8e, 0x0a])), '36362'],
 ])(
   '%s at the place of the database is an outage at once, and nothing is printed',
