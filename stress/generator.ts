@@ -39,6 +39,11 @@ export function markerOf(run: string, index: number): string {
   return `${markerStart}${run.padStart(12, '0')}:${index.toString(36).padStart(8, '0')}`
 }
 
+/** The index of the request that has this marker. */
+export function indexOfMarker(marker: string): number {
+  return Number.parseInt(marker.slice(-8), 36)
+}
+
 /** The last marker in the protobuf bytes of a request. */
 export function findMarker(protobuf: Buffer): string | undefined {
   const at = protobuf.lastIndexOf(markerStart)

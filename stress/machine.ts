@@ -6,9 +6,10 @@ import { freePort } from '../test/support/free-port.ts'
 import { minioBinary, type RunningMinio, startMinio } from '../test/support/minio.ts'
 import { FaultProxy } from './faults/proxy.ts'
 import { S3Answers } from './faults/s3-answers.ts'
-import { PostgresServer } from './postgres-server.ts'
+import { PostgresServer, type ServerOptions } from './postgres-server.ts'
 import { seededRandom } from './seeded-random.ts'
 import { SluiceProcess } from './sluice-process.ts'
+import { bucketReader, folderReader, type StoreReader } from './store-reader.ts'
 
 let running: Machine | undefined
 
@@ -33,14 +34,17 @@ export class Machine {
   #minio: RunningMinio
   readonly #stages: Stage[] = []
   readonly #killAtExit: () => void
-  #templateMade = false
+  /** Servers of scenarios that need one of their own. */
+  readonly #ownServers = new Set<PostgresServer>()
+  /** Servers with a database to copy. */
+  readonly #prepared = new WeakSet<PostgresServer>()
 
   private constructor(server: PostgresServer, minio: RunningMinio) {
     this.postgres = server
     this.#minio = minio
     this.#killAtExit = () => {
       for (const stage of this.#stages) for (const one of stage.processes) one.killNow()
-      this.postgres.killNow()
+      for (const server of this.#servers) server.killNow()
     }
     process.on('exit', this.#killAtExit)
   }
@@ -76,37 +80,61 @@ export class Machine {
     this.#minio = await startMinio({ dataDir, port: Number(endpoint.port), secretKey: secret ?? secretKey })
   }
 
-  /** A database and a bucket of their own, behind a proxy of their own. The first one runs `sluice migrate`. */
-  async stage(name: string, seed = 1): Promise<Stage> {
+  /** Another PostgreSQL, to be stopped with `stopServer`. */
+  async startServer(options: ServerOptions): Promise<PostgresServer> {
+    const server = await PostgresServer.start(options)
+    this.#ownServers.add(server)
+    return server
+  }
+
+  async stopServer(server: PostgresServer): Promise<void> {
+    await server.stop()
+    this.#ownServers.delete(server)
+  }
+
+  get #servers(): PostgresServer[] {
+    return [this.postgres, ...this.#ownServers]
+  }
+
+  /**
+   * A database and a bucket of their own, behind a proxy of their own. The first one of a server runs `sluice migrate`.
+   *
+   * @param options.server the PostgreSQL of the database, if not the one that is shared
+   * @param options.dataDir has objects go to the folder store below it instead of a bucket
+   */
+  async stage(name: string, seed = 1, options: StageOptions = {}): Promise<Stage> {
+    const { server = this.postgres, dataDir } = options
     const template = 'stress_template'
-    if (!this.#templateMade) {
-      await this.#admin((sql) => sql.unsafe(`CREATE DATABASE ${template}`))
+    if (!this.#prepared.has(server)) {
+      await admin(server, (sql) => sql.unsafe(`CREATE DATABASE ${template}`))
       const migration = new SluiceProcess({
         name: 'migrate',
         args: ['migrate'],
-        environment: { DATABASE_URL: this.postgres.url(template) },
+        environment: { DATABASE_URL: server.url(template) },
         adminPort: 0,
       })
       const code = await migration.end()
       if (code !== 0) throw new Error(`sluice migrate ended with ${code}:\n${migration.lastWords()}`)
-      this.#templateMade = true
+      this.#prepared.add(server)
     }
     const database = `stress_${name.replaceAll('-', '_')}`
-    await this.#admin((sql) => sql.unsafe(`CREATE DATABASE ${database} TEMPLATE ${template}`))
+    await admin(server, (sql) => sql.unsafe(`CREATE DATABASE ${database} TEMPLATE ${template}`))
     const { hostname: host, port } = this.minio.endpoint
     const proxy = await FaultProxy.start({
       target: { host, port: Number(port) },
       random: seededRandom(seed),
       watch: () => new S3Answers(),
     })
-    const stage = new Stage(this, name, database, proxy)
+    const stage = new Stage({ machine: this, name, server, database, proxy, dataDir })
     this.#stages.push(stage)
     return stage
   }
 
   async drop(stage: Stage): Promise<void> {
     this.#stages.splice(this.#stages.indexOf(stage), 1)
-    await this.#admin((sql) => sql.unsafe(`DROP DATABASE ${stage.database} WITH (FORCE)`))
+    // A server of its own goes as a whole.
+    if (stage.server !== this.postgres) return
+    await admin(stage.server, (sql) => sql.unsafe(`DROP DATABASE ${stage.database} WITH (FORCE)`))
   }
 
   /** Every process of the program that ran so far. */
@@ -117,14 +145,14 @@ export class Machine {
   /** Ends everything at once: for a run that was told to end before its end. */
   async abandon(): Promise<void> {
     for (const one of this.processes) one.killNow()
-    await Promise.all([this.#stopMinio(), this.postgres.stop()])
+    await Promise.all([this.#stopMinio(), ...this.#servers.map((server) => server.stop())])
     process.off('exit', this.#killAtExit)
   }
 
   async stop(): Promise<void> {
     for (const stage of this.#stages) await stage.close()
     await this.#stopMinio()
-    await this.postgres.stop()
+    for (const server of this.#servers) await server.stop()
     process.off('exit', this.#killAtExit)
   }
 
@@ -132,15 +160,20 @@ export class Machine {
     await this.#minio.stop()
     await rm(this.#minio.dataDir, { recursive: true, force: true })
   }
+}
 
-  async #admin(use: (sql: postgres.Sql) => Promise<unknown>): Promise<void> {
-    const sql = postgres(this.postgres.url('postgres'), { max: 1, onnotice: () => undefined })
-    try {
-      await use(sql)
-    } finally {
-      await sql.end({ timeout: 2 })
-    }
+async function admin(server: PostgresServer, use: (sql: postgres.Sql) => Promise<unknown>): Promise<void> {
+  const sql = postgres(server.url('postgres'), { max: 1, onnotice: () => undefined })
+  try {
+    await use(sql)
+  } finally {
+    await sql.end({ timeout: 2 })
   }
+}
+
+export interface StageOptions {
+  server?: PostgresServer | undefined
+  dataDir?: string | undefined
 }
 
 /** An ingress as a scenario talks to it. */
@@ -159,19 +192,37 @@ export class Stage {
   readonly sql: Database
   readonly processes: SluiceProcess[] = []
   readonly machine: Machine
+  readonly server: PostgresServer
+  readonly #dataDir: string | undefined
 
-  constructor(machine: Machine, name: string, database: string, proxy: FaultProxy) {
-    this.machine = machine
-    this.name = name
-    this.database = database
-    this.proxy = proxy
-    this.bucket = `stress-${name}`
-    this.databaseUrl = machine.postgres.url(database)
+  constructor(of: {
+    machine: Machine
+    name: string
+    server: PostgresServer
+    database: string
+    proxy: FaultProxy
+    dataDir: string | undefined
+  }) {
+    this.machine = of.machine
+    this.name = of.name
+    this.server = of.server
+    this.database = of.database
+    this.proxy = of.proxy
+    this.#dataDir = of.dataDir
+    this.bucket = `stress-${of.name}`
+    this.databaseUrl = of.server.url(of.database)
     this.sql = postgres(this.databaseUrl, {
       max: 3,
       types: { bigint: postgres.BigInt },
       onnotice: () => undefined,
     })
+  }
+
+  /** Where its objects are, past the proxy. */
+  get store(): StoreReader {
+    return this.#dataDir === undefined
+      ? bucketReader(this.machine.minio, this.bucket)
+      : folderReader(this.#dataDir)
   }
 
   /** Starts `serve --role ingress` and resolves when it is ready. */
@@ -216,17 +267,23 @@ export class Stage {
     settings: Readonly<Record<string, string>>,
   ): Promise<SluiceProcess> {
     const adminPort = await freePort()
-    const { minio } = this.machine
+    const { accessKey, secretKey } = this.machine.minio
+    const store: Record<string, string> =
+      this.#dataDir === undefined
+        ? {
+            S3_ENDPOINT: this.proxy.endpoint.origin,
+            S3_BUCKET: this.bucket,
+            S3_ACCESS_KEY: accessKey,
+            S3_SECRET_KEY: secretKey,
+          }
+        : { DATA_DIR: this.#dataDir }
     const started = new SluiceProcess({
       name: `${this.name} ${role} ${this.processes.length + 1}`,
       args: ['serve', '--role', role],
       adminPort,
       environment: {
         DATABASE_URL: this.databaseUrl,
-        S3_ENDPOINT: this.proxy.endpoint.origin,
-        S3_BUCKET: this.bucket,
-        S3_ACCESS_KEY: minio.accessKey,
-        S3_SECRET_KEY: minio.secretKey,
+        ...store,
         ADMIN_PORT: String(adminPort),
         STAGING_MAX_BACKLOG: '100000',
         ...settings,

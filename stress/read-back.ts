@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto'
 import { gunzipSync } from 'node:zlib'
-import { Client } from 'minio'
 import { findMarker } from './generator.ts'
-import type { Machine, Stage } from './machine.ts'
+import type { Stage } from './machine.ts'
 import { countItems, type StressSignal } from './otlp-messages.ts'
 
 const signalNames: Readonly<Record<number, StressSignal>> = { 1: 'traces', 2: 'metrics', 3: 'logs' }
@@ -14,15 +13,17 @@ export interface StoredRequest {
   readonly marker: string | undefined
   readonly signal: StressSignal
   readonly key: string
+  /** Its number in the object, from 0. */
+  readonly place: number
   readonly protobuf: Buffer
 }
 
-/** What bucket and catalog hold, beside the requests themselves. */
+/** What store and catalog hold, beside the requests themselves. */
 export interface StoreContents {
   readonly objects: number
   readonly bytes: number
   readonly requests: number
-  /** Keys in the bucket that no catalog row names, and the reverse. */
+  /** Keys in the store that no catalog row names, and the reverse. */
   readonly keysWithoutRow: readonly string[]
   readonly rowsWithoutKey: readonly string[]
   /** Sentences about catalog rows that do not say what their objects hold. */
@@ -48,7 +49,7 @@ interface CatalogRow {
 }
 
 /**
- * Reads every object of the catalog through S3, cuts it into its requests at the offsets of its row, and hands each
+ * Reads every object of the catalog out of the store, cuts it into its requests at the offsets of its row, and hands each
  * to `visit`. Nothing of the program is used on the way but its tables.
  *
  * @param options.decodeEvery decodes every n-th object whole, as one message, with another decoder, and counts its items.
@@ -58,12 +59,11 @@ export async function readBack(
   visit: (request: StoredRequest) => void,
   options: { decodeEvery?: number; onProgress?: (done: number, all: number) => void } = {},
 ): Promise<StoreContents> {
-  const { sql, machine, bucket } = stage
-  const client = clientOf(machine)
+  const { sql, store } = stage
   const rows = await sql<CatalogRow[]>`
     SELECT key, bucket, signal, encoding, requests, items, bytes, checksum, offsets, services, queue_ids
     FROM stored_object ORDER BY key`
-  const listed = await listBucket(client, bucket)
+  const listed = await store.list()
   const untrueRows: string[] = []
   const rowsWithoutKey: string[] = []
   const named = new Set<string>()
@@ -76,10 +76,10 @@ export async function readBack(
       rowsWithoutKey.push(row.key)
       return
     }
-    const object = await getObject(client, bucket, row.key)
+    const object = await store.get(row.key)
     bytes += object.length
     requests += row.requests
-    untrueRows.push(...faultsOf(row, object, bucket).map((fault) => `${row.key}: ${fault}`))
+    untrueRows.push(...faultsOf(row, object, store.bucket).map((fault) => `${row.key}: ${fault}`))
     for (const id of row.queue_ids) {
       if (queueIds.has(id)) untrueRows.push(`${row.key}: queue id ${id} is in two objects`)
       queueIds.add(id)
@@ -94,7 +94,7 @@ export async function readBack(
     for (const [place, start] of row.offsets.entries()) {
       const payload = object.subarray(start, row.offsets[place + 1] ?? object.length)
       const protobuf = unpack(payload)
-      visit({ marker: findMarker(protobuf), signal, key: row.key, protobuf })
+      visit({ marker: findMarker(protobuf), signal, key: row.key, place, protobuf })
     }
     if (!decodeWhole) return
     const items = countItems(signal, unpack(object))
@@ -133,26 +133,6 @@ export async function readBack(
   }
 }
 
-/** The keys in a stage's bucket right now. */
-export function bucketKeys({ machine, bucket }: Stage): Promise<ReadonlySet<string>> {
-  return listBucket(clientOf(machine), bucket)
-}
-
-export function bucketExists({ machine, bucket }: Stage): Promise<boolean> {
-  return clientOf(machine).bucketExists(bucket)
-}
-
-/** A client that goes past every proxy. */
-export function clientOf({ minio }: Machine): Client {
-  return new Client({
-    endPoint: minio.endpoint.hostname,
-    port: Number(minio.endpoint.port),
-    useSSL: false,
-    accessKey: minio.accessKey,
-    secretKey: minio.secretKey,
-  })
-}
-
 function faultsOf(row: CatalogRow, object: Buffer, bucket: string): string[] {
   const faults: string[] = []
   const checksum = `sha256:${createHash('sha256').update(object).digest('hex')}`
@@ -166,20 +146,4 @@ function faultsOf(row: CatalogRow, object: Buffer, bucket: string): string[] {
   )
   if (!ascending) faults.push(`offsets ${row.offsets.join(' ')} do not ascend from 0`)
   return faults
-}
-
-async function listBucket(client: Client, bucket: string): Promise<Set<string>> {
-  const keys = new Set<string>()
-  if (!(await client.bucketExists(bucket))) return keys
-  for await (const item of client.listObjectsV2(bucket, '', true)) {
-    const { name } = item as { name?: string }
-    if (name !== undefined) keys.add(name)
-  }
-  return keys
-}
-
-async function getObject(client: Client, bucket: string, key: string): Promise<Buffer> {
-  const chunks: Buffer[] = []
-  for await (const chunk of await client.getObject(bucket, key)) chunks.push(chunk as Buffer)
-  return Buffer.concat(chunks)
 }

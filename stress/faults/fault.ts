@@ -1,4 +1,5 @@
 import type { SeededRandom } from '../seeded-random.ts'
+import type { GroundWishes } from './ground.ts'
 import type { Scene } from './scene.ts'
 
 /** What a fault needs besides the scene that it is brought over. */
@@ -15,6 +16,8 @@ export interface FaultContext {
 /** One line of the table. */
 export interface Fault {
   readonly name: string
+  /** What its scene stands on, if not on the servers of the machine. */
+  readonly ground?: GroundWishes
   /** Settings of all four processes that differ from those of the scene. */
   readonly settings?: Readonly<Record<string, string>>
   /** Whether the connections to PostgreSQL are encrypted. */
@@ -27,6 +30,8 @@ export interface Fault {
    * @throws Error with a sentence when the fault could not be brought about, or the program did not do what it must.
    */
   bring(context: FaultContext): Promise<string>
+  /** Looks for more than every fault must leave true, when everything is at rest. Answers sentences about what is untrue. */
+  untrueAtRest?(scene: Scene): Promise<string[]>
 }
 
 /** Ends a fault whose effect did not show, with a sentence. */

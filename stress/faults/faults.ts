@@ -6,7 +6,7 @@ import { fullDiskFaults } from './full-disks.ts'
 import { killFaults, rollingRestart } from './kills.ts'
 import { leaseFaults } from './leases.ts'
 import { lostAnswerFaults } from './lost-answers.ts'
-import { midnight } from './midnight.ts'
+import { midnightFaults } from './midnight.ts'
 import { outageFaults } from './outages.ts'
 import { storeStateFaults } from './store-states.ts'
 
@@ -16,7 +16,7 @@ export const faults: readonly Fault[] = [
   rollingRestart,
   ...leaseFaults,
   ...clockFaults,
-  midnight,
+  ...midnightFaults,
   ...outageFaults,
   ...lostAnswerFaults,
   ...brokenConnectionFaults,

@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
-import { bucketKeys } from '../read-back.ts'
 import { until } from '../waiting.ts'
 import { expect, type Fault } from './fault.ts'
+import type { LateRequests } from './proxy.ts'
 import { LEASE_SECONDS, type Scene } from './scene.ts'
 
 const takenOverWithinMs = (LEASE_SECONDS + 15) * 1000
@@ -19,7 +19,7 @@ async function holdsUnansweredPut(scene: Scene, pid: number): Promise<string[]> 
   let held: string[] = []
   const holds = await until(async () => {
     held = await batchesOf(scene, pid)
-    const keys = [...(await bucketKeys(scene.stage))]
+    const keys = [...(await scene.stage.store.list())]
     return held.some((id) => keys.some((key) => key.includes(id)))
   }, 15_000)
   expect(holds, 'no worker had an object in the store without an answer')
@@ -92,4 +92,93 @@ const stoppedWithinPut: Fault = {
   },
 }
 
-export const leaseFaults: readonly Fault[] = [frozenWorker, takenOverTogether, stoppedWithinPut]
+const puts = /^PUT \/[^/]+\/(.+)$/
+const keyOf = (request: string) => puts.exec(request)?.[1] ?? ''
+
+/** Names of catalogued objects and of batches without an end, among these keys. */
+async function catalogued({ stage }: Scene, keys: readonly string[]): Promise<number> {
+  const [row] = await stage.sql<{ rows: number }[]>`
+    SELECT count(*)::int AS rows FROM stored_object WHERE key = ANY (${[...keys]})`
+  return row?.rows ?? -1
+}
+
+/** Holds puts up until this process has a batch among them. Answers them. */
+async function holdPutsOf(scene: Scene, pid: number): Promise<LateRequests> {
+  const late = scene.stage.proxy.delayRequests((request) => puts.test(request))
+  const has = await until(async () => {
+    const batches = await batchesOf(scene, pid)
+    return batches.some((batch) => late.names.some((name) => name.includes(batch)))
+  }, 15_000)
+  late.stop()
+  expect(has, 'no put of the worker was on its way')
+  return late
+}
+
+const latePut: Fault = {
+  name: 'a batch given back while its put is on the way, which arrives last',
+  settings: { SHUTDOWN_GRACE_SECONDS: '1' },
+  async bring({ scene }) {
+    const worker = scene.process('worker', 0)
+    const late = await holdPutsOf(scene, worker.pid)
+    const keys = late.names.map(keyOf)
+    const code = await worker.terminate()
+    const givenBack = worker.log.filter((line) => line.event === 'batch_lost' && line.given_back === true)
+    expect(givenBack.length > 0, `the worker gave no batch back; it ended with ${code}`)
+    const settled = await until(
+      async () => (await catalogued(scene, keys)) === keys.length,
+      takenOverWithinMs,
+    )
+    expect(settled, `${await catalogued(scene, keys)} of ${keys.length} were stored by another`)
+    const answers = await late.deliver()
+    // The store has the object and refuses a second one (If-None-Match).
+    const refused = answers.filter((answer) => answer.endsWith(' 412')).length
+    expect(refused === answers.length, `late puts were answered ${answers.join(', ')}`)
+    await scene.start('worker', 0)
+    expect(await scene.moreStored(60, 15_000), 'nothing was taken afterwards')
+    return `${keys.length} puts arrived after another worker had settled their batches: ${refused} × 412`
+  },
+}
+
+const tooLarge =
+  '<?xml version="1.0"?><Error><Code>EntityTooLarge</Code><Message>It is too large</Message></Error>'
+const tooLargeAnswer = Buffer.from(
+  'HTTP/1.1 400 Bad Request\r\nContent-Type: application/xml\r\nConnection: close\r\n' +
+    `Content-Length: ${tooLarge.length}\r\n\r\n${tooLarge}`,
+)
+
+/** The put of a batch that is split meanwhile writes an object that no catalog row will ever name. */
+const latePutOfSplitBatch: Fault = {
+  name: 'a batch split while its put is on the way, which arrives last',
+  // Nothing is buried while the store refuses everything for a moment.
+  settings: { MAX_ATTEMPTS: '1000' },
+  async bring({ scene }) {
+    const { stage } = scene
+    const late = await holdPutsOf(scene, scene.process('worker', 0).pid)
+    const keys = late.names.map(keyOf)
+    const abandoned = async () => {
+      const rows = await stage.sql<{ key: string }[]>`
+        SELECT key FROM abandoned_batch, unnest(keys) AS key WHERE key = ANY (${keys})`
+      return rows.map(({ key }) => key)
+    }
+    stage.proxy.set({ kind: 'answered', bytes: tooLargeAnswer })
+    const split = await until(async () => (await abandoned()).length > 0, 15_000)
+    stage.proxy.set({ kind: 'open' })
+    expect(split, `none of ${keys.length} batches was split`)
+    const answers = await late.deliver()
+    const leftOver = await abandoned()
+    const written = leftOver.filter((key) => answers.includes(`PUT /${stage.bucket}/${key} 200`))
+    expect(written.length > 0, `no put of a split batch was written: ${answers.join(', ')}`)
+    const sweptOf = (key: string) =>
+      scene.workers.some(({ log }) => log.some((line) => line.event === 'object_swept' && line.key === key))
+    expect(await until(() => written.every(sweptOf), 5 * LEASE_SECONDS * 1000), 'not all of them were swept')
+    return `${written.length} of ${keys.length} late puts were written after their batches had been split, and swept`
+  },
+}
+
+export const leaseFaults: readonly Fault[] = [
+  frozenWorker,
+  takenOverTogether,
+  stoppedWithinPut,
+  latePut,
+  latePutOfSplitBatch,
+]

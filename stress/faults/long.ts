@@ -2,6 +2,7 @@ import { readFile, rename, writeFile } from 'node:fs/promises'
 import type { Machine } from '../machine.ts'
 import { manyKills } from './kills.ts'
 import { type FaultResult, playFault } from './run.ts'
+import { WrongUsage } from './wrong-usage.ts'
 
 /** Kills of one scene; then it is reconciled, which takes longer the more there is. */
 const killsPerRound = 50
@@ -13,7 +14,11 @@ export interface LongRun {
   readonly rounds: readonly FaultResult[]
 }
 
-/** A run that was begun with this seed or, without one, whatever was begun; else a new one. */
+/**
+ * The run that `file` tells of, unless it is over; else a new one.
+ *
+ * @throws WrongUsage with a sentence when that run is not over and has another seed than the one that was given.
+ */
 export async function beginOrGoOn(file: string, fresh: LongRun, isSeedGiven: boolean): Promise<LongRun> {
   let text: string
   try {
@@ -23,8 +28,12 @@ export async function beginOrGoOn(file: string, fresh: LongRun, isSeedGiven: boo
     throw error
   }
   const begun = JSON.parse(text) as LongRun
-  const isSame = (!isSeedGiven || begun.seed === fresh.seed) && begun.killsWanted === fresh.killsWanted
-  return isSame && killsOf(begun) < begun.killsWanted ? begun : fresh
+  if (killsOf(begun) >= begun.killsWanted) return fresh
+  if (!isSeedGiven || begun.seed === fresh.seed) return begun
+  throw new WrongUsage(
+    `SEED=${fresh.seed} would replace the run of seed ${begun.seed} in ${file}, which has made ${killsOf(begun)} of ` +
+      `${begun.killsWanted} kills: go on with SEED=${begun.seed} or without SEED, or delete ${file}`,
+  )
 }
 
 export function killsOf({ rounds }: LongRun): number {
@@ -33,7 +42,7 @@ export function killsOf({ rounds }: LongRun): number {
 
 /**
  * Rounds of kills until there are enough, the time is over, or a round is untrue. What was done is in `file` after every
- * round, so that a run that was broken off goes on there.
+ * round, so that a run that was broken off goes on there; a round that was untrue is not done, and is played again.
  */
 export async function playLong(
   begun: LongRun,
@@ -52,8 +61,10 @@ export async function playLong(
     const progress = (line: string) => say(`  … ${line}`)
     const result = await playFault(manyKills, place, { machine, seed: run.seed, kills, progress })
     run = { ...run, rounds: [...run.rounds, result] }
-    await writeFile(`${file}.new`, JSON.stringify(run))
-    await rename(`${file}.new`, file)
+    if (result.ok) {
+      await writeFile(`${file}.new`, JSON.stringify(run))
+      await rename(`${file}.new`, file)
+    }
     say(
       `${result.ok ? 'ok' : 'FAILED'}  ${killsOf(run)} of ${run.killsWanted} kills (${result.seconds.toFixed(0)} s)`,
     )

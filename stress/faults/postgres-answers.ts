@@ -29,7 +29,8 @@ export class PostgresAnswers implements AnswerWatch {
   #kept: Buffer[] = []
   #completed: string | undefined
 
-  request(chunk: Buffer): void {
+  /** Names no request: several may be under way at once. */
+  request(chunk: Buffer): undefined {
     if (this.#opaque) return
     let data = chunk
     if (this.#serverSkips > 0) {

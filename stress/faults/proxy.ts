@@ -43,8 +43,8 @@ export interface Piece {
 
 /** Follows one connection, to know which bytes are the answer to what. */
 export interface AnswerWatch {
-  /** Told of the bytes on their way to the server. */
-  request(chunk: Buffer): void
+  /** Told of the bytes on their way to the server. May answer the name of a request that begins with them. */
+  request(chunk: Buffer): string | undefined
   /** Cuts the bytes on their way to the client into pieces; may keep some back until more has come. */
   answer(chunk: Buffer): Piece[]
 }
@@ -66,11 +66,37 @@ export interface LostAnswers {
   stop(): void
 }
 
+/** Requests that are on their way for long. */
+export interface LateRequests {
+  /** Of those that were held up, in the words of the watch. */
+  readonly names: readonly string[]
+  /** Holds no further ones up. */
+  stop(): void
+  /**
+   * Lets them arrive, whatever has become of their clients, and resolves with their answers, in the words of the watch;
+   * nobody else hears these.
+   */
+  deliver(): Promise<string[]>
+}
+
 interface Pair {
   readonly client: net.Socket
   readonly server: net.Socket
   readonly watch: AnswerWatch | undefined
   readonly over: AbortController
+  /** Set while what the client says is kept from the server. */
+  late: Late | undefined
+}
+
+interface Late {
+  readonly name: string
+  readonly chunks: Buffer[]
+  readonly answer: PromiseWithResolvers<string>
+}
+
+interface Delaying {
+  readonly wanted: (request: string) => boolean
+  readonly pairs: Pair[]
 }
 
 interface Losing {
@@ -94,6 +120,7 @@ export class FaultProxy {
   readonly #options: FaultProxyOptions
   readonly #pairs = new Set<Pair>()
   readonly #losing = new Set<Losing>()
+  readonly #delaying = new Set<Delaying>()
   #mode: ProxyMode = { kind: 'open' }
   #changed = new AbortController()
 
@@ -156,6 +183,30 @@ export class FaultProxy {
     }
   }
 
+  /**
+   * Keeps each request that is wanted, and whatever follows on its connection, from the server until it is delivered.
+   * To its client the server is silent meanwhile; that it goes away does not undo what it has said.
+   */
+  delayRequests(wanted: (request: string) => boolean): LateRequests {
+    const delaying: Delaying = { wanted, pairs: [] }
+    this.#delaying.add(delaying)
+    const lates = () => delaying.pairs.flatMap(({ late }) => (late === undefined ? [] : [late]))
+    return {
+      get names() {
+        return lates().map(({ name }) => name)
+      },
+      stop: () => this.#delaying.delete(delaying),
+      async deliver() {
+        for (const { server, late } of delaying.pairs) {
+          if (late !== undefined) server.write(Buffer.concat(late.chunks))
+        }
+        const answers = await Promise.all(lates().map(({ answer }) => answer.promise))
+        for (const pair of delaying.pairs) endPair(pair, 'closed', 'to client')
+        return answers
+      },
+    }
+  }
+
   async stop(): Promise<void> {
     for (const pair of [...this.#pairs]) endPair(pair, 'reset', 'to client')
     this.#tell()
@@ -177,7 +228,13 @@ export class FaultProxy {
     }
     const server = net.connect({ ...this.#options.target, noDelay: true, allowHalfOpen: true })
     server.on('error', unheard)
-    const pair: Pair = { client, server, watch: this.#options.watch?.(), over: new AbortController() }
+    const pair: Pair = {
+      client,
+      server,
+      watch: this.#options.watch?.(),
+      over: new AbortController(),
+      late: undefined,
+    }
     this.#pairs.add(pair)
     let closed = 0
     for (const [socket, other] of [
@@ -186,16 +243,20 @@ export class FaultProxy {
     ] as const) {
       socket.on('close', (broken) => {
         closed++
+        if (socket === server) pair.late?.answer.resolve(`${pair.late.name} without an answer`)
+        const arrivesAllTheSame = socket === client && pair.late !== undefined
         // A connection that broke has broken on both sides; one that ended in good order may still say something.
-        if (broken) reset(other)
-        else if (socket.destroyed && !socket.readableEnded) other.destroy()
+        if (broken && !arrivesAllTheSame) reset(other)
+        else if (socket.destroyed && !socket.readableEnded && !arrivesAllTheSame) other.destroy()
         if (closed < 2) return
         this.#pairs.delete(pair)
         pair.over.abort(null)
       })
     }
     for (const direction of ['to server', 'to client'] as const) {
-      this.#pass(pair, direction).catch(() => endPair(pair, 'reset', direction))
+      this.#pass(pair, direction).catch(() => {
+        if (pair.late === undefined) endPair(pair, 'reset', direction)
+      })
     }
   }
 
@@ -205,9 +266,10 @@ export class FaultProxy {
     let ending: { mode: ProxyMode; bytesLeft: number } | undefined
     // The other way goes on after the end of this one.
     for await (const chunk of from.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-      if (direction === 'to server') pair.watch?.request(chunk)
+      if (direction === 'to server' && this.#isLate(chunk, pair)) continue
       const pieces = direction === 'to client' ? pair.watch?.answer(chunk) : undefined
       for (const piece of pieces ?? [{ bytes: chunk }]) {
+        if (pair.late !== undefined && piece.answers !== undefined) pair.late.answer.resolve(piece.answers)
         if (this.#isLost(piece, pair)) return
         const mode = await this.#turn(pair, direction, lastMs)
         if (mode.kind === 'answered' && direction === 'to server') {
@@ -238,7 +300,8 @@ export class FaultProxy {
       }
     }
     await this.#turn(pair, direction, performance.now())
-    to.end()
+    // What is late may still come.
+    if (pair.late === undefined) to.end()
   }
 
   /** Waits until bytes may go on their way, and says how. */
@@ -255,6 +318,17 @@ export class FaultProxy {
         waitedMs += performance.now() - sinceMs
       } else return mode
     }
+  }
+
+  #isLate(chunk: Buffer, pair: Pair): boolean {
+    const name = pair.watch?.request(chunk)
+    const by = name === undefined ? undefined : [...this.#delaying].find(({ wanted }) => wanted(name))
+    if (name !== undefined && by !== undefined && pair.late === undefined) {
+      pair.late = { name, chunks: [], answer: Promise.withResolvers() }
+      by.pairs.push(pair)
+    }
+    pair.late?.chunks.push(chunk)
+    return pair.late !== undefined
   }
 
   #isLost({ answers }: Piece, pair: Pair): boolean {

@@ -39,6 +39,7 @@ export async function playFault(fault: Fault, place: number, run: FaultRun): Pro
       seed: run.seed + place,
       settings: fault.settings,
       databaseTls: fault.databaseTls ?? false,
+      ground: fault.ground,
     })
     await wait(loadMs)
     const random = seededRandom(Math.imul(run.seed, 0x9e3779b1) ^ place)
@@ -46,7 +47,10 @@ export async function playFault(fault: Fault, place: number, run: FaultRun): Pro
     await wait(loadMs)
     await scene.endLoad()
     const { reconciliation, left } = await settle(scene)
-    const faults = faultsOf(reconciliation, fault.deadLetters ?? 0, left)
+    const faults = [
+      ...faultsOf(reconciliation, fault.deadLetters ?? 0, left),
+      ...((await fault.untrueAtRest?.(scene)) ?? []),
+    ]
     return {
       name: fault.name,
       ok: faults.length === 0,

@@ -2,14 +2,15 @@ import type { AnswerWatch, Piece } from './proxy.ts'
 
 /**
  * Follows the requests of one HTTP/1.1 connection, one after the other. The answer to a request is named by its
- * method, its target and its status: `PUT /bucket/key 200`.
+ * method, its target and its status, `PUT /bucket/key 200`, and a request by the first two.
  */
 export class S3Answers implements AnswerWatch {
   #asked: string | undefined
 
-  request(chunk: Buffer): void {
-    if (this.#asked !== undefined) return
+  request(chunk: Buffer): string | undefined {
+    if (this.#asked !== undefined) return undefined
     this.#asked = /^([A-Z]+ \S+) HTTP\/1\.1\r\n/.exec(chunk.toString('latin1', 0, 4096))?.[1]
+    return this.#asked
   }
 
   answer(chunk: Buffer): Piece[] {

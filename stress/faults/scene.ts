@@ -1,10 +1,12 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { freePort } from '../../test/support/free-port.ts'
+import { type GeneratorOptions, generateRequest, indexOfMarker } from '../generator.ts'
 import { Ledger } from '../ledger.ts'
 import type { Ingress, Machine, Stage } from '../machine.ts'
 import { seededRandom } from '../seeded-random.ts'
 import { Sender } from '../sender.ts'
 import type { SluiceProcess } from '../sluice-process.ts'
+import { Ground, type GroundWishes } from './ground.ts'
 import { PostgresAnswers } from './postgres-answers.ts'
 import { FaultProxy } from './proxy.ts'
 
@@ -27,6 +29,7 @@ export type Role = 'ingress' | 'worker'
 export class Scene {
   readonly machine: Machine
   readonly stage: Stage
+  readonly ground: Ground
   readonly ledger = new Ledger()
   /** Between the processes and PostgreSQL; `stage.proxy` stands before the store. */
   readonly databaseProxy: FaultProxy
@@ -35,22 +38,33 @@ export class Scene {
   readonly #settings: Readonly<Record<string, string>>
   readonly #ingresses: { process: SluiceProcess; readonly url: URL; readonly port: number }[] = []
   readonly #workers: SluiceProcess[] = []
+  readonly #generator: GeneratorOptions
   readonly #loadOver = new AbortController()
   #load: Promise<unknown> = Promise.resolve()
 
-  private constructor(
-    machine: Machine,
-    stage: Stage,
-    databaseProxy: FaultProxy,
-    { settings, databaseTls }: { settings: Readonly<Record<string, string>>; databaseTls: boolean },
-  ) {
-    this.machine = machine
-    this.stage = stage
-    this.databaseProxy = databaseProxy
-    const databaseUrl = new URL(stage.databaseUrl)
-    databaseUrl.host = databaseProxy.endpoint.host
-    if (databaseTls) databaseUrl.searchParams.set('sslmode', 'require')
-    this.#settings = { ...settingsOfScene, DATABASE_URL: databaseUrl.href, ...settings }
+  private constructor(of: {
+    machine: Machine
+    stage: Stage
+    ground: Ground
+    databaseProxy: FaultProxy
+    generator: GeneratorOptions
+    settings: Readonly<Record<string, string>>
+    databaseTls: boolean
+  }) {
+    this.machine = of.machine
+    this.stage = of.stage
+    this.ground = of.ground
+    this.databaseProxy = of.databaseProxy
+    this.#generator = of.generator
+    const databaseUrl = new URL(of.stage.databaseUrl)
+    databaseUrl.host = of.databaseProxy.endpoint.host
+    if (of.databaseTls) databaseUrl.searchParams.set('sslmode', 'require')
+    this.#settings = {
+      ...settingsOfScene,
+      ...of.ground.clock?.environment,
+      DATABASE_URL: databaseUrl.href,
+      ...of.settings,
+    }
   }
 
   /** Starts everything, and the load. */
@@ -61,23 +75,40 @@ export class Scene {
       seed,
       settings = {},
       databaseTls = false,
-    }: { seed: number; settings?: Readonly<Record<string, string>> | undefined; databaseTls?: boolean },
+      ground: wishes = {},
+    }: {
+      seed: number
+      settings?: Readonly<Record<string, string>> | undefined
+      databaseTls?: boolean
+      ground?: GroundWishes | undefined
+    },
   ): Promise<Scene> {
-    const stage = await machine.stage(name, seed)
+    const ground = await Ground.lay(machine, wishes)
+    const stage = await machine.stage(name, seed, ground.stage).catch(async (error: unknown) => {
+      await ground.clear()
+      throw error
+    })
     const { hostname: host, port } = new URL(stage.databaseUrl)
     const databaseProxy = await FaultProxy.start({
       target: { host, port: Number(port) },
       random: seededRandom(seed + 1),
       watch: () => new PostgresAnswers(),
     })
-    const scene = new Scene(machine, stage, databaseProxy, { settings, databaseTls })
-    await Promise.all([
-      scene.#startIngress(0),
-      scene.#startIngress(1),
-      scene.#startWorker(0),
-      scene.#startWorker(1),
-    ])
-    scene.#load = scene.#send(seed, name)
+    const generator = { seed, run: name.replaceAll('-', '').slice(0, 11), itemsMax }
+    const scene = new Scene({ machine, stage, ground, databaseProxy, generator, settings, databaseTls })
+    try {
+      await Promise.all([
+        scene.#startIngress(0),
+        scene.#startIngress(1),
+        scene.#startWorker(0),
+        scene.#startWorker(1),
+      ])
+    } catch (error) {
+      await scene.close()
+      throw error
+    }
+    await ground.loadBegins()
+    scene.#load = scene.#send()
     return scene
   }
 
@@ -117,6 +148,11 @@ export class Scene {
     return this.process(role, place)
   }
 
+  /** The ids, in hex, of the traces that this request has spans of. */
+  tracesOf(marker: string): string[] {
+    return [...generateRequest(this.#generator, indexOfMarker(marker)).traces.keys()]
+  }
+
   /** Requests answered 200 so far. */
   get stored(): number {
     return this.ledger.count('stored')
@@ -145,6 +181,7 @@ export class Scene {
     await this.endLoad()
     await this.stage.dispose()
     await this.databaseProxy.stop()
+    await this.ground.clear()
   }
 
   async #startIngress(place: number, settings: Readonly<Record<string, string>> = {}): Promise<void> {
@@ -160,12 +197,11 @@ export class Scene {
   }
 
   /** A bounded rate, by a bounded number of clients that each wait for their answer. */
-  async #send(seed: number, name: string): Promise<void> {
-    const run = name.replaceAll('-', '').slice(0, 11)
+  async #send(): Promise<void> {
     const urls = this.#ingresses.map(({ port }) => new URL(`http://127.0.0.1:${port}`))
     const ingresses = urls.map((url, place) => ({ url, process: this.process('ingress', place) }))
     const sender = new Sender({
-      generator: { seed, run, itemsMax },
+      generator: this.#generator,
       ledger: this.ledger,
       ingresses,
       hangUps: true,

@@ -1,6 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { CopyConditions } from 'minio'
-import { bucketExists, bucketKeys, clientOf } from '../read-back.ts'
+import { clientOf } from '../store-reader.ts'
 import { until } from '../waiting.ts'
 import { expect, type Fault } from './fault.ts'
 
@@ -13,19 +13,19 @@ const bucketDeleted: Fault = {
   name: 'the bucket is deleted',
   async bring({ scene }) {
     const { stage, machine } = scene
-    const client = clientOf(machine)
+    const client = clientOf(machine.minio)
     const kept = `${stage.bucket.slice(0, 50)}-kept`
     await client.makeBucket(kept)
     const move = async (key: string, from: string, to: string) => {
       await client.copyObject(to, key, `/${from}/${key}`, new CopyConditions())
       await client.removeObject(from, key)
     }
-    expect(await until(async () => (await bucketKeys(stage)).size > 0, backWithinMs), 'nothing was stored')
+    expect(await until(async () => (await stage.store.list()).size > 0, backWithinMs), 'nothing was stored')
     let deleted = false
     // Nothing new comes while it is emptied.
     stage.proxy.set({ kind: 'requests held' })
     for (let tries = 0; tries < deleteTries && !deleted; tries++) {
-      for (const key of await bucketKeys(stage)) await move(key, stage.bucket, kept)
+      for (const key of await stage.store.list()) await move(key, stage.bucket, kept)
       deleted = await client.removeBucket(stage.bucket).then(
         () => true,
         () => false,
@@ -33,8 +33,8 @@ const bucketDeleted: Fault = {
     }
     stage.proxy.set({ kind: 'open' })
     expect(deleted, `the bucket was never empty in ${deleteTries} tries`)
-    const back = await until(async () => (await bucketKeys(stage)).size > 0, backWithinMs)
-    expect(back && (await bucketExists(stage)), 'the bucket was not made again and filled')
+    const back = await until(async () => (await stage.store.list()).size > 0, backWithinMs)
+    expect(back && (await client.bucketExists(stage.bucket)), 'the bucket was not made again and filled')
     expect(await scene.moreStored(60, backWithinMs), 'afterwards 60 requests were not answered 200')
     let moved = 0
     for await (const { name } of client.listObjectsV2(kept, '', true) as AsyncIterable<{ name?: string }>) {

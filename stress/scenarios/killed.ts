@@ -1,6 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Stage } from '../machine.ts'
-import { bucketExists, bucketKeys } from '../read-back.ts'
+import { clientOf } from '../store-reader.ts'
 import { queueEmpty, until } from '../waiting.ts'
 import { checkStore, type Scenario, type ScenarioContext, setStage } from './scenario.ts'
 
@@ -19,12 +19,12 @@ export const killedWorker: Scenario = {
     const sender = senderTo(ingress)
 
     const first = await stage.worker(settings)
-    await until(() => bucketExists(stage), 10_000)
+    await until(() => clientOf(stage.machine.minio).bucketExists(stage.bucket), 10_000)
     stage.proxy.set({ kind: 'answers held' })
     await sender.send(150, 16)
     report.progress('waiting until objects are in the bucket whose worker has not heard of it')
-    const put = await until(async () => (await bucketKeys(stage)).size > 0, 10_000)
-    const between = { objects: (await bucketKeys(stage)).size, rows: await catalogRows(stage) }
+    const put = await until(async () => (await stage.store.list()).size > 0, 10_000)
+    const between = { objects: (await stage.store.list()).size, rows: await catalogRows(stage) }
     await first.kill()
 
     stage.proxy.set({ kind: 'open' })
