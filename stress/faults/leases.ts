@@ -92,10 +92,10 @@ const stoppedWithinPut: Fault = {
   },
 }
 
-const puts = /^PUT \/[^/]+\/(.+)$/
-const keyOf = (request: string) => puts.exec(request)?.[1] ?? ''
+const puts = /^PUT \/[^/]+\/(\S+)/
+const keyOf = (request: string) => decodeURIComponent(puts.exec(request)?.[1] ?? '')
 
-/** Names of catalogued objects and of batches without an end, among these keys. */
+/** How many of these keys the catalog names. */
 async function catalogued({ stage }: Scene, keys: readonly string[]): Promise<number> {
   const [row] = await stage.sql<{ rows: number }[]>`
     SELECT count(*)::int AS rows FROM stored_object WHERE key = ANY (${[...keys]})`
@@ -166,7 +166,8 @@ const latePutOfSplitBatch: Fault = {
     expect(split, `none of ${keys.length} batches was split`)
     const answers = await late.deliver()
     const leftOver = await abandoned()
-    const written = leftOver.filter((key) => answers.includes(`PUT /${stage.bucket}/${key} 200`))
+    const arrived = answers.filter((answer) => answer.endsWith(' 200')).map(keyOf)
+    const written = arrived.filter((key) => leftOver.includes(key))
     expect(written.length > 0, `no put of a split batch was written: ${answers.join(', ')}`)
     const sweptOf = (key: string) =>
       scene.workers.some(({ log }) => log.some((line) => line.event === 'object_swept' && line.key === key))
