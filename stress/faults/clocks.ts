@@ -15,10 +15,10 @@ async function withClocks(
 ): Promise<string> {
   const clocks = await Promise.all([FakeClock.make(offsets[0]), FakeClock.make(offsets[1])])
   try {
-    for (const place of places) await replace(scene, place, clocks[place].environment)
+    await Promise.all(places.map((place) => replace(scene, place, clocks[place].environment)))
     const seen = await use(clocks)
     // What follows wants processes that know the time.
-    for (const place of places) await replace(scene, place, {})
+    await Promise.all(places.map((place) => replace(scene, place, {})))
     return seen
   } finally {
     for (const clock of clocks) await clock.remove()

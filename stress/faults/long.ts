@@ -27,7 +27,8 @@ export async function beginOrGoOn(file: string, fresh: LongRun, isSeedGiven: boo
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return fresh
     throw error
   }
-  const begun = JSON.parse(text) as LongRun
+  const written = JSON.parse(text) as LongRun
+  const begun = { ...written, rounds: written.rounds.filter(({ ok }) => ok) }
   if (killsOf(begun) >= begun.killsWanted) return fresh
   if (!isSeedGiven || begun.seed === fresh.seed) return begun
   throw new WrongUsage(

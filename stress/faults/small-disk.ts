@@ -28,8 +28,8 @@ export class SmallDisk {
       await rmdir(folder)
       const said = error instanceof Error ? error.message : String(error)
       throw new Error(
-        `A full disk needs a file system of a fixed size, and mounting one is refused (${said.trim()}). ` +
-          'Run as root, or in a container with --cap-add SYS_ADMIN.',
+        'A full disk needs a file system of a fixed size, and mounting one is refused: run as root, or in a container ' +
+          `with --cap-add SYS_ADMIN (${said.trim()})`,
       )
     }
     await chmod(folder, 0o700)

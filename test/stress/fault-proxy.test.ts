@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import net from 'node:net'
+import { setTimeout as wait } from 'node:timers/promises'
 import { afterEach, expect, test } from 'vitest'
 import { FaultProxy, type FaultProxyOptions } from '../../stress/faults/proxy.ts'
 import { S3Answers } from '../../stress/faults/s3-answers.ts'
@@ -161,4 +162,27 @@ test('the answer that is wanted is lost, and those before and after it are not',
   next.socket.write('HTTP/1.1 200 yes')
   await expect.poll(() => next.heard.text).toBe('HTTP/1.1 200 yes')
   expect(lost.count).toBe(1)
+})
+
+test('a request that is held up arrives whole though its client has gone, and only then is it answered', async () => {
+  const watch = () => new S3Answers()
+  const { proxy, seen } = await echo({ watch })
+  const { socket, heard } = await connect(proxy)
+  const late = proxy.delayRequests((name) => name === 'PUT /bucket/late')
+  const request = `PUT /bucket/late HTTP/1.1\r\n\r\n${'x'.repeat(100_000)}`
+  socket.write(request)
+  await expect.poll(() => late.names).toEqual(['PUT /bucket/late'])
+  const other = await connect(proxy)
+  other.socket.write('PUT /bucket/other HTTP/1.1\r\n\r\n')
+  await expect.poll(() => other.heard.text).toContain('/bucket/other')
+  await wait(50)
+  socket.resetAndDestroy()
+  await wait(50)
+  expect(heard.text).toBe('')
+  expect(Buffer.concat(seen.bytes).toString()).not.toContain('/bucket/late')
+  const answers = late.deliver()
+  await expect.poll(() => Buffer.concat(seen.bytes).toString()).toContain(request)
+  // It says back what it was told, which is no answer of S3.
+  await proxy.stop()
+  expect(await answers).toEqual(['PUT /bucket/late without an answer'])
 })
