@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { appendFile, chmod, chown, copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -113,8 +114,8 @@ export class PostgresServer {
   }
 
   /** Everything that the server has written into its log. */
-  log(): Promise<string> {
-    return readFile(this.#logFile, 'utf8')
+  async log(): Promise<string> {
+    return existsSync(this.#logFile) ? await readFile(this.#logFile, 'utf8') : ''
   }
 
   /**
@@ -125,11 +126,12 @@ export class PostgresServer {
    */
   async restart(): Promise<void> {
     const untilMs = performance.now() + readyWithinMs
-    const logBefore = await this.log().catch(() => '')
-    while (!(await this.#startOnce(untilMs))) {
-      const log = (await this.log()).slice(logBefore.length)
-      if (!notYetGone.test(log.slice(log.lastIndexOf('FATAL'))) || performance.now() > untilMs) {
-        throw new Error(`PostgreSQL did not start: ${log.slice(-2000)}`)
+    for (;;) {
+      const before = await this.log()
+      if (await this.#startOnce(untilMs)) return
+      const said = (await this.log()).slice(before.length)
+      if (!notYetGone.test(said) || performance.now() > untilMs) {
+        throw new Error(`PostgreSQL did not start: ${said.slice(-2000)}`)
       }
       await wait(50)
     }
