@@ -80,6 +80,10 @@ export async function afterDatabaseOutage({ scene }: Pick<FaultContext, 'scene'>
   const { ledger } = scene
   const refused = ledger.withStatus(503)
   expect(refused.length > 0, 'no sender got a 503, so the database was not away')
+  const thrownAway = ledger.select(
+    ({ answer }) => answer.kind === 'answered' && ![200, 503].includes(answer.status),
+  )
+  expect(thrownAway.length === 0, `senders were told to throw data away: ${ledger.describe()}`)
   const slowestMs = Math.max(...refused.map(({ answer }) => answer.tookMs))
   expect(slowestMs < answerWithinMs + clientMs, `a sender waited ${Math.round(slowestMs)} ms for its 503`)
   for (const { answer } of refused) {
