@@ -63,6 +63,13 @@ const midnight: Fault = {
     )
     expect(past, 'midnight did not come')
     expect(await scene.moreStored(60, 15_000), 'nothing was taken after midnight')
+    const made = async () => {
+      const [row] = await sql<
+        { made: boolean }[]
+      >`SELECT to_regclass(${partitionOf(newDay)}) IS NOT NULL AS made`
+      return row?.made === true
+    }
+    expect(await until(made, 15_000), `nobody made the partition of ${newDay}`)
     expectFakeClocks(scene)
     return `load from ${begun.toISOString()} on; the partition of ${newDay} was made by whoever missed it`
   },
