@@ -2,7 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import postgres from 'postgres'
 import { until } from '../waiting.ts'
 import { expect, type Fault } from './fault.ts'
-import { afterDatabaseOutage } from './outages.ts'
+import { afterDatabaseOutage, expectRetryable } from './outages.ts'
 import type { Scene } from './scene.ts'
 
 const backWithinMs = 20_000
@@ -178,8 +178,7 @@ const statementTimeoutMs = 700
  */
 const statementTimeout: Fault = {
   name: 'statement_timeout while a lock is held (57014)',
-  async bring(context) {
-    const { scene } = context
+  async bring({ scene }) {
     const tables = ['ingestion_queue', 'ingestion_batch']
     await withConnection(scene, async (sql) => {
       await sql.unsafe(`
@@ -204,7 +203,9 @@ const statementTimeout: Fault = {
     })
     const said = codesSeen(scene, 'canceling statement due to statement timeout')
     expect(said > 0 && codesSeen(scene, '57014') >= said, 'no statement came to the end of its time')
-    return `${said} lines of log say so; ${await afterDatabaseOutage(context)}`
+    expect(await scene.moreStored(60, backWithinMs), 'afterwards 60 requests were not answered 200')
+    expectRetryable(scene)
+    return `${said} lines of log say so; ${scene.ledger.describe()}`
   },
 }
 

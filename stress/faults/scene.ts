@@ -1,3 +1,4 @@
+import path from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { freePort } from '../../test/support/free-port.ts'
 import { type GeneratorOptions, generateRequest, indexOfMarker } from '../generator.ts'
@@ -18,6 +19,8 @@ const settingsOfScene: Readonly<Record<string, string>> = {
   RETRY_MAX_MS: '1000',
   CIRCUIT_RESET_SECONDS: '1',
   BATCH_FLUSH_INTERVAL_MS: '100',
+  // A start takes half as much CPU, and a run starts hundreds of processes.
+  NODE_COMPILE_CACHE: path.join(import.meta.dirname, '../../node_modules/.cache/sluice-stress'),
 }
 const requestsPerSecond = 60
 const lanes = 12
