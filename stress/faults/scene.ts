@@ -136,7 +136,10 @@ export class Scene {
    */
   async kill(role: Role, place: number): Promise<void> {
     const victim = this.process(role, place)
-    if (victim.hasExited) throw new Error(`${victim.name} ended by itself with ${victim.exit}`)
+    if (victim.hasExited)
+      throw new Error(
+        `${victim.name} ended by itself with ${victim.exit}. Its last words:\n${victim.lastWords()}`,
+      )
     this.kills++
     await victim.kill()
   }
