@@ -1,5 +1,6 @@
 -- $1 batch id, $2 lease token, $3 lease owner, $4 lease seconds, $5 most rows, $6 most bytes, $7 most unpacked bytes,
--- $8 whether the first row is taken whatever its size: a large one would wait for ever otherwise.
+-- $8 whether the first row is taken whatever its size: a large one would wait for ever otherwise; $9 the largest payload that
+-- comes along.
 -- MATERIALIZED: without the fence the planner may lock more rows than the limit. id = ANY(ARRAY(...)): a join becomes a sequential scan under a generic plan.
 WITH candidate AS MATERIALIZED (
   SELECT id, bytes, unpacked_bytes
@@ -36,6 +37,8 @@ batch AS (
   FROM claimed
   HAVING count(*) > 0
 )
-SELECT id, signal, tenant, encoding, items, bytes, request_id, summary, payload
+SELECT
+  id, signal, tenant, encoding, items, bytes, request_id, summary,
+  CASE WHEN bytes <= $9::int THEN payload END AS payload
 FROM claimed
 ORDER BY id

@@ -1,4 +1,4 @@
--- $1 lease token, $2 lease owner, $3 lease seconds, $4 most bytes, $5 most rows.
+-- $1 lease token, $2 lease owner, $3 lease seconds, $4 most bytes, $5 most rows, $6 the largest payload that comes along.
 -- One batch whose next attempt is due or whose holder let the lease run out, with its rows. The batch keeps its
 -- id, and so its keys. A holder that vanished is counted; one that failed in the open is not.
 -- statement_timestamp(), not clock_timestamp(): a volatile function is no condition for an index, and all failed
@@ -31,7 +31,7 @@ taken AS (
 SELECT
   taken.batch_id, taken.rows, taken.attempts, taken.outages, taken.takeovers, taken.last_error,
   queued.id, queued.signal, queued.tenant, queued.encoding, queued.items, queued.bytes, queued.request_id,
-  queued.summary, queued.payload
+  queued.summary, CASE WHEN queued.bytes <= $6::int THEN queued.payload END AS payload
 FROM taken
 LEFT JOIN ingestion_queue AS queued ON queued.batch_id = taken.batch_id
 ORDER BY queued.id

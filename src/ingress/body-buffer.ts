@@ -1,3 +1,4 @@
+import { allocateLarge, freeMemory } from '../foundation/memory.ts'
 import type { Reservation } from './reservation.ts'
 
 /** Buffers double from here. One read of a socket brings at most this much, so most bodies come whole. */
@@ -12,6 +13,8 @@ export class BodyBuffer {
   readonly #reservation: Reservation
   #body: Buffer = nothing
   #usedBytes = 0
+  /** Whether the memory is of this body alone; a piece as it came may be followed by what others wait for. */
+  #isOurs = false
   /** How large the body can become, as far as is known; may be lowered when more is. */
   mostBytes: number
 
@@ -29,6 +32,13 @@ export class BodyBuffer {
     return this.#usedBytes === this.#body.length ? this.#body : this.#body.subarray(0, this.#usedBytes)
   }
 
+  /** Forgets what has come: nobody wants it. */
+  discard(): void {
+    freeMemory(this.#body)
+    this.#body = nothing
+    this.#usedBytes = 0
+  }
+
   /** Takes a further piece; false when there is no room for it in the budget. */
   add(chunk: Buffer): boolean {
     const neededBytes = this.#usedBytes + chunk.length
@@ -40,14 +50,26 @@ export class BodyBuffer {
         const doubledBytes = Math.max(2 * this.#body.length, FIRST_GROWTH_BYTES)
         const grownBytes = Math.max(neededBytes, Math.min(this.mostBytes, doubledBytes))
         if (!this.#reservation.take(grownBytes - this.#body.length)) return false
-        const grown = Buffer.allocUnsafeSlow(grownBytes)
-        this.#body.copy(grown, 0, 0, this.#usedBytes)
-        this.#body = grown
+        this.#grow(grownBytes)
       }
       chunk.copy(this.#body, this.#usedBytes)
+      freeMemory(chunk)
     }
     this.#usedBytes = neededBytes
     return true
+  }
+
+  #grow(bytes: number): void {
+    const body = this.#body
+    if (this.#isOurs && bytes <= body.buffer.byteLength) {
+      this.#body = Buffer.from(body.buffer, 0, bytes)
+      return
+    }
+    const grown = allocateLarge(bytes)
+    body.copy(grown, 0, 0, this.#usedBytes)
+    freeMemory(body)
+    this.#body = grown
+    this.#isOurs = true
   }
 }
 

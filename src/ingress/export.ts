@@ -1,6 +1,6 @@
-import pLimit from 'p-limit'
 import type { Clock } from '../foundation/clock.ts'
 import { asFailure } from '../foundation/failure.ts'
+import { freeMemory } from '../foundation/memory.ts'
 import type { Format } from '../otlp/answer.ts'
 import { BodyTooLargeError, pack, type Unpacked, unpack } from '../otlp/compression.ts'
 import { OtlpError } from '../otlp/error.ts'
@@ -26,8 +26,20 @@ export interface ExportRequest {
   readonly reservation: Reservation
 }
 
+/** Why there was no room: as it is logged. */
+type NoRoom = 'max_inflight_bytes' | 'large_bodies'
+
+interface Opened {
+  readonly read: ReadRequest
+  /** The body as it came, if it is gzip that may be kept. */
+  readonly gzip: Buffer | undefined
+  /** Whether it came without an encoding. */
+  readonly cameAsItIs: boolean
+}
+
 /** What the way of an export needs. */
 export interface ExportOptions {
+  /** It keeps nothing of a row whose `append` has resolved. */
   stager: { append(row: StagedRow): Promise<void> }
   overflow: { decide(bytes: number): OverflowDecision; settled(bytes: number, committed: boolean): void }
   maxBodyBytes: number
@@ -39,10 +51,6 @@ export interface ExportOptions {
 
 /** Unpacked bodies up to this length are read where we stand: the worst of them holds everybody else for 33 ms. */
 export const READ_AT_ONCE_BYTES_MAX = 1024 ** 2
-/** Bodies that became larger than they promised are unpacked so many at a time; see `#unpack`. */
-const UNPACKING_MAX = 3
-/** More than this are not let wait for it: each takes a tenth of a second, and a sender waits ten. */
-const UNPACKING_WAITING_MAX = 32
 /** How much more comes out of a body that does not say it: OTLP shrinks to a seventh, or to less the larger it is. */
 const EXPECTED_RATIO = 16
 
@@ -58,7 +66,6 @@ const PAYLOAD_BYTES_MAX = 255 * 1024 ** 2
  */
 export class ExportPath {
   readonly #options: ExportOptions
-  readonly #gate = pLimit(UNPACKING_MAX)
   readonly #largeBodies: LargeBodies
 
   constructor(options: ExportOptions) {
@@ -96,24 +103,22 @@ export class ExportPath {
   }
 
   async #accept(request: ExportRequest): Promise<Outcome> {
-    const { signal, format, body, requestId, reservation } = request
-    const unpacked = await this.#unpack(request)
-    if (unpacked === undefined) return this.#noRoom(requestId)
-    const { bytes, gzip } = unpacked
+    const { signal, requestId } = request
+    const opened = await this.#open(request)
+    if (typeof opened === 'string') return this.#noRoom(requestId, opened)
+    const { read, gzip } = opened
     // What came compressed is kept compressed: as it came if those very bytes are what was read, else packed again.
-    const encoding: Encoding = bytes === body ? 'identity' : 'gzip'
-    const read =
-      bytes.length > READ_AT_ONCE_BYTES_MAX
-        ? await this.#largeBodies.read(signal, format, bytes)
-        : readRequest(signal, format, bytes)
-    if (read === undefined) return this.#noRoom(requestId, 'large_bodies')
-    if (!read.asItCame && !reservation.take(read.body.length)) return this.#noRoom(requestId)
+    const encoding: Encoding = opened.cameAsItIs ? 'identity' : 'gzip'
     this.#options.events.walked(signal, read.items, read.repairedStrings)
     // Only what says nothing at all is not staged: a request of unknown fields alone may be a newer sender's data.
     if (read.body.length === 0) return accepted
 
+    const unpackedBytes = read.body.length
     let payload = read.body
-    if (encoding === 'gzip') payload = gzip !== undefined && read.asItCame ? gzip : await pack(read.body)
+    if (encoding === 'gzip') {
+      payload = gzip !== undefined && read.asItCame ? gzip : await pack(read.body)
+      freeMemory(read.body)
+    }
 
     if (payload.length > PAYLOAD_BYTES_MAX) {
       const message = `the request would be stored as ${payload.length} bytes; a row holds at most ${PAYLOAD_BYTES_MAX}`
@@ -123,48 +128,96 @@ export class ExportPath {
     const decision = this.#options.overflow.decide(payload.length)
     switch (decision.outcome) {
       case 'stage':
-        return this.#stage(request, read, { encoding, payload })
+        return this.#stage(request, read, { encoding, payload, unpackedBytes })
       case 'reject':
+        freeMemory(payload)
         this.#options.events.queueSaturated(requestId, signal)
         return { kind: 'queue_full', message: 'the queue is full', waitedMs: 0 }
       case 'drop':
+        freeMemory(payload)
         this.#options.events.loadShedding(requestId, signal, decision.policy, read.items)
         return { kind: 'dropped', items: read.items, policy: decision.policy }
     }
   }
 
-  #noRoom(requestId: string, reason: 'max_inflight_bytes' | 'large_bodies' = 'max_inflight_bytes'): Outcome {
+  #noRoom(requestId: string, reason: NoRoom): Outcome {
     this.#options.events.inFlightFull(requestId, reason)
     return noRoom
   }
 
   /**
-   * Unpacks within what the in-flight budget gave beforehand: as much as the body promises. Bodies that break the
-   * promise are unpacked again, a few at a time, up to the limit of one body; so memory is bounded by the budget
-   * and `UNPACKING_MAX` bodies beyond it. Undefined when there is no room.
+   * Unpacks a body and reads it: a small one at once, a large one when its turn has come. Memory is bounded by the in-flight
+   * budget, which gives beforehand as much as the body promises, and by the few bodies in their turn, which may break
+   * their promise.
    */
-  async #unpack({ contentEncoding, body, reservation }: ExportRequest): Promise<Unpacked | undefined> {
+  async #open(request: ExportRequest): Promise<Opened | NoRoom> {
+    const { contentEncoding, body, reservation } = request
     const { maxBodyBytes } = this.#options
-    if (contentEncoding === undefined) return unpack(undefined, body, maxBodyBytes)
-    const promisedBytes = Math.min(maxBodyBytes, promisedSize(contentEncoding, body))
-    if (!reservation.take(promisedBytes)) return undefined
+    const promisedBytes =
+      contentEncoding === undefined
+        ? body.length
+        : Math.min(maxBodyBytes, promisedSize(contentEncoding, body))
+    if (promisedBytes <= READ_AT_ONCE_BYTES_MAX) {
+      if (contentEncoding !== undefined && !reservation.take(promisedBytes)) return 'max_inflight_bytes'
+      try {
+        return await this.#read(request, await unpack(contentEncoding, body, promisedBytes))
+      } catch (thrown) {
+        if (!(thrown instanceof BodyTooLargeError) || promisedBytes === maxBodyBytes) throw thrown
+      }
+    }
+    return (await this.#largeBodies.inTurn(() => this.#openLarge(request, promisedBytes))) ?? 'large_bodies'
+  }
+
+  async #openLarge(request: ExportRequest, promisedBytes: number): Promise<Opened | NoRoom> {
+    const { contentEncoding, body, reservation } = request
+    const { maxBodyBytes } = this.#options
+    if (contentEncoding === undefined) return this.#read(request, await unpack(undefined, body, maxBodyBytes))
+    const heldBytes = promisedBytes <= READ_AT_ONCE_BYTES_MAX ? promisedBytes : 0
+    if (!reservation.take(promisedBytes - heldBytes)) return 'max_inflight_bytes'
+    let unpacked: Unpacked | undefined
     try {
-      return await unpack(contentEncoding, body, promisedBytes)
+      if (heldBytes === 0) unpacked = await unpack(contentEncoding, body, promisedBytes)
     } catch (thrown) {
       if (!(thrown instanceof BodyTooLargeError) || promisedBytes === maxBodyBytes) throw thrown
     }
-    if (this.#gate.pendingCount >= UNPACKING_WAITING_MAX) return undefined
-    const unpacked = await this.#gate(() => unpack(contentEncoding, body, maxBodyBytes))
-    return reservation.take(unpacked.bytes.length - promisedBytes) ? unpacked : undefined
+    if (unpacked === undefined) {
+      unpacked = await unpack(contentEncoding, body, maxBodyBytes)
+      if (!reservation.take(unpacked.bytes.length - promisedBytes)) {
+        freeMemory(unpacked.bytes)
+        return 'max_inflight_bytes'
+      }
+    }
+    return this.#read(request, unpacked)
+  }
+
+  async #read(
+    { signal, format, body, reservation }: ExportRequest,
+    { bytes, gzip }: Unpacked,
+  ): Promise<Opened | NoRoom> {
+    const cameAsItIs = bytes === body
+    const bytesRead = bytes.length
+    const isLarge = bytesRead > READ_AT_ONCE_BYTES_MAX
+    const read = isLarge
+      ? await this.#largeBodies.read(signal, format, bytes)
+      : readRequest(signal, format, bytes)
+    if (read.asItCame) return { read, gzip, cameAsItIs }
+    // Of a large body only what it became is left; a smaller one is there until its request is answered.
+    const isTaken = isLarge
+      ? reservation.exchange(bytesRead, read.body.length)
+      : reservation.take(read.body.length)
+    if (isTaken) return { read, gzip, cameAsItIs }
+    freeMemory(read.body)
+    return 'max_inflight_bytes'
   }
 
   async #stage(
     { signal, tenant, requestId }: ExportRequest,
-    { items, summary, body }: ReadRequest,
-    { encoding, payload }: { encoding: Encoding; payload: Buffer },
+    { items, summary }: ReadRequest,
+    { encoding, payload, unpackedBytes }: { encoding: Encoding; payload: Buffer; unpackedBytes: number },
   ): Promise<Outcome> {
     const { stager, overflow, events, clock } = this.#options
     const startedMs = clock.monotonicMs()
+    const payloadBytes = payload.length
     let committed = false
     try {
       const row = {
@@ -172,7 +225,7 @@ export class ExportPath {
         tenant,
         encoding,
         items,
-        unpackedBytes: body.length,
+        unpackedBytes,
         requestId,
         summary,
         payload,
@@ -180,6 +233,8 @@ export class ExportPath {
       await stager.append(row)
       committed = true
       events.staged(row)
+      // Not after a failure: what could not be sent may still wait in a stream.
+      freeMemory(payload)
       return accepted
     } catch (thrown) {
       const failure = asFailure(thrown)
@@ -192,7 +247,7 @@ export class ExportPath {
       const waitedMs = clock.monotonicMs() - startedMs
       return { kind: 'staging_away', message: 'the request could not be staged; send it again', waitedMs }
     } finally {
-      overflow.settled(payload.length, committed)
+      overflow.settled(payloadBytes, committed)
     }
   }
 }

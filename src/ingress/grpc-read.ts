@@ -58,6 +58,7 @@ export function readCall(
     stream.off('end', onEnd)
     stream.off('close', onClose)
     stream.off('aborted', onClose)
+    if (typeof result === 'string') body.discard()
     resolve(result)
   }
 

@@ -12,6 +12,10 @@ import type { LargeBodyAnswer, LargeBodyTask } from './large-body-thread.ts'
 const IDLE_MS = 30_000
 /** A body whose turn has not come by then is answered: its sender would not wait much longer. */
 const WAITING_MS_MAX = 5_000
+/** One is unpacked while another is read. */
+const TURNS_AT_ONCE = 2
+/** Three times what the costliest body of the largest `MAX_BODY_BYTES` takes. */
+const READING_MS_MAX = 120_000
 
 /**
  * Where bodies are read that would hold the event loop for too long: in a thread of its own, one after the other. Senders of
@@ -19,8 +23,9 @@ const WAITING_MS_MAX = 5_000
  */
 export class LargeBodies {
   readonly #clock: Clock
+  readonly #turns = pLimit(TURNS_AT_ONCE)
   /** The library has a queue, too, but what waits there when its thread dies would wait for the next task. */
-  readonly #turn = pLimit(1)
+  readonly #thread = pLimit(1)
   readonly #threads = new Piscina<LargeBodyTask, LargeBodyAnswer>({
     filename: path.join(import.meta.dirname, `large-body-thread${path.extname(import.meta.filename)}`),
     minThreads: 0,
@@ -34,18 +39,26 @@ export class LargeBodies {
   }
 
   /**
-   * The same as `readRequest`, elsewhere. Undefined when its turn did not come within 5 s. The memory of `bytes` is moved to the
-   * thread: nobody may look at it any more.
-   *
-   * @throws {OtlpError} as `readRequest` does, and what ended the thread.
+   * Does what a large body needs, together with at most one other, so that few of them are unpacked at a time. Answers
+   * undefined when the turn of this one did not come within 5 s.
    */
-  read(signal: Signal, format: Format, bytes: Buffer): Promise<ReadRequest | undefined> {
+  inTurn<Result>(work: () => Promise<Result>): Promise<Result | undefined> {
     const sinceMs = this.#clock.monotonicMs()
-    return this.#turn(async () => {
-      if (this.#clock.monotonicMs() - sinceMs > WAITING_MS_MAX) return undefined
+    return this.#turns(async () =>
+      this.#clock.monotonicMs() - sinceMs > WAITING_MS_MAX ? undefined : await work(),
+    )
+  }
+
+  /**
+   * The same as `readRequest`, elsewhere. The memory of `bytes` is moved to the thread: nobody may look at it any more.
+   *
+   * @throws {OtlpError} as `readRequest` does, and what ended the thread; a thread that reads for two minutes is ended.
+   */
+  read(signal: Signal, format: Format, bytes: Buffer): Promise<ReadRequest> {
+    return this.#thread(async () => {
       const answer = await this.#threads.run(
         { signal, format, bytes },
-        { transferList: [bytes.buffer as ArrayBuffer] },
+        { transferList: [bytes.buffer as ArrayBuffer], signal: this.#clock.deadline(READING_MS_MAX) },
       )
       if ('refused' in answer) throw new OtlpError(answer.refused, answer.rule)
       return { ...answer, body: bufferOf(answer.body), summary: bufferOf(answer.summary) }

@@ -1,4 +1,5 @@
 import { move, transferableSymbol, valueSymbol } from 'piscina'
+import { freeMemory } from '../foundation/memory.ts'
 import type { Format } from '../otlp/answer.ts'
 import { OtlpError, type OtlpRule } from '../otlp/error.ts'
 import { type ReadRequest, readRequest } from '../otlp/read-request.ts'
@@ -24,10 +25,12 @@ export default function readLargeBody({ signal, format, bytes }: LargeBodyTask):
   const asked = Buffer.from(bytes.buffer as ArrayBuffer, bytes.byteOffset, bytes.byteLength)
   try {
     const read = readRequest(signal, format, asked)
+    if (!read.asItCame) freeMemory(asked)
     const body = withMemoryOfItsOwn(read.body)
     const answer: LargeBodyAnswer = { ...read, body, summary: Uint8Array.from(read.summary) }
     return move({ [transferableSymbol]: [body.buffer as ArrayBuffer], [valueSymbol]: answer })
   } catch (thrown) {
+    freeMemory(asked)
     if (!(thrown instanceof OtlpError)) throw thrown
     return { refused: thrown.message, rule: thrown.rule } satisfies LargeBodyAnswer
   }

@@ -58,6 +58,7 @@ export function readBody(
       incoming.off('close', onClose)
       // Of requests that came in one piece the next may be read before this one hears of its end.
       if (readings.get(socket) === breakOff) readings.delete(socket)
+      if (typeof result === 'string') body.discard()
       resolve(result)
     }
 

@@ -16,6 +16,14 @@ export class Reservation {
     return true
   }
 
+  /** Gives back `bytes` of those that are held, and takes `others` instead; or changes nothing and answers false. */
+  exchange(bytes: number, others: number): boolean {
+    if (others > bytes) return this.take(others - bytes)
+    this.#budget.giveBack(bytes - others)
+    this.#bytes -= bytes - others
+    return true
+  }
+
   /** What could be taken now. */
   get freeBytes(): number {
     return this.#budget.freeBytes

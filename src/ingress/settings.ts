@@ -9,12 +9,10 @@ import {
   secret,
   text,
 } from '../foundation/setting.ts'
+import { GROWTH_MAX } from '../otlp/json-to-protobuf.ts'
 
-/**
- * How much larger a request can be when it is staged than when it came, or was unpacked: in JSON a bucket count takes two
- * bytes, a digit and a comma, and eight in protobuf. The repair of strings makes at most three bytes of one.
- */
-export const GROWTH_MAX = 4
+export { GROWTH_MAX }
+
 /** What one request can hold at once of the bytes in flight, in bodies: as it came, unpacked, and grown. */
 const HELD_BODIES_MAX = 1 + 1 + GROWTH_MAX
 

@@ -1,4 +1,6 @@
+import type { Transform } from 'node:stream'
 import zlib, { constants } from 'node:zlib'
+import { allocateLarge, freeMemory } from '../foundation/memory.ts'
 import { OtlpError, quoted } from './error.ts'
 
 /** A body that is larger than the limit, as it came or unpacked. */
@@ -49,28 +51,29 @@ interface InflateOptions {
   params?: Record<number, number>
 }
 
-/** One library function in its two forms. Both answer, with `info`, how much of the input they consumed. */
+/** One decoder of the library in its two forms. Both tell how much of the input they consumed. */
 interface Decoder {
   readonly name: string
   readonly sync: (body: Buffer, options: InflateOptions) => Buffer
-  readonly async: (
-    body: Buffer,
-    options: InflateOptions,
-    done: (error: Error | null, result: Buffer) => void,
-  ) => void
+  readonly stream: (options: StreamOptions) => Transform & { bytesWritten: number }
 }
 
-const gunzip: Decoder = { name: 'gzip', sync: zlib.gunzipSync, async: zlib.gunzip }
-const inflate: Decoder = { name: 'deflate', sync: zlib.inflateSync, async: zlib.inflate }
-const inflateRaw: Decoder = { name: 'deflate', sync: zlib.inflateRawSync, async: zlib.inflateRaw }
-const zstd: Decoder = { name: 'zstd', sync: zlib.zstdDecompressSync, async: zlib.zstdDecompress }
+interface StreamOptions {
+  chunkSize: number
+  params?: Record<number, number>
+}
+
+const gunzip: Decoder = { name: 'gzip', sync: zlib.gunzipSync, stream: zlib.createGunzip }
+const inflate: Decoder = { name: 'deflate', sync: zlib.inflateSync, stream: zlib.createInflate }
+const inflateRaw: Decoder = { name: 'deflate', sync: zlib.inflateRawSync, stream: zlib.createInflateRaw }
+const zstd: Decoder = { name: 'zstd', sync: zlib.zstdDecompressSync, stream: zlib.createZstdDecompress }
 
 /**
  * Takes the content encoding off a body: none, `identity`, `gzip` (all members), `deflate` (with or without the zlib
  * wrapper) or `zstd` (all frames). Every byte of the body must belong to it: what stands after the end would be
  * hidden from some readers and shown to others. A body of no bytes is one of no bytes in every encoding.
  *
- * Holds at most `limitBytes` and a chunk of what comes out, and for the moment of joining chunks twice that.
+ * Holds at most `limitBytes` and a chunk of what comes out.
  *
  * @throws {OtlpError} for an unknown encoding, a damaged body, or bytes after its end.
  * @throws {BodyTooLargeError} when more than `limitBytes` would come out.
@@ -152,17 +155,20 @@ async function inflateAll(decoder: Decoder, body: Buffer, limitBytes: number): P
     if (bytes !== undefined) return bytes
     if (atOnceMax === limitBytes) throw new BodyTooLargeError(limitBytes)
   }
-  const parts: Buffer[] = []
-  let produced = 0
-  let at = start(decoder, body, 0, 0)
-  while (at < body.length) {
-    const inflated = await inflateOnce(decoder, body.subarray(at), limitBytes - produced, limitBytes)
-    parts.push(inflated.buffer)
-    produced += inflated.buffer.length
-    if (produced > limitBytes) throw new BodyTooLargeError(limitBytes)
-    at = start(decoder, body, at + inflated.engine.bytesWritten, parts.length)
+  const output = allocateLarge(limitBytes)
+  try {
+    let produced = 0
+    let at = start(decoder, body, 0, 0)
+    for (let parts = 1; at < body.length; parts++) {
+      const inflated = await inflateInto(output.subarray(produced), decoder, body.subarray(at), limitBytes)
+      produced += inflated.bytes
+      at = start(decoder, body, at + inflated.consumedBytes, parts)
+    }
+    return output.subarray(0, produced)
+  } catch (thrown) {
+    freeMemory(output)
+    throw thrown
   }
-  return joined(parts)
 }
 
 /** Undefined when more than `limitBytes` come out. */
@@ -190,17 +196,30 @@ function inflateAtOnce(decoder: Decoder, body: Buffer, limitBytes: number): Buff
   return joined(parts)
 }
 
-function inflateOnce(
+/** Unpacks one part of a body into `output`. The library's own way would join chunks that are garbage afterwards. */
+function inflateInto(
+  output: Buffer,
   decoder: Decoder,
   body: Buffer,
-  leftBytes: number,
   limitBytes: number,
-): Promise<Inflated> {
+): Promise<{ bytes: number; consumedBytes: number }> {
   return new Promise((resolve, reject) => {
-    decoder.async(body, inflateOptions(decoder, body, leftBytes), (error, result) => {
-      if (error === null) resolve(result as unknown as Inflated)
-      else reject(isTooLarge(error) ? new BodyTooLargeError(limitBytes) : damaged(decoder, error))
+    const { chunkSize, params } = inflateOptions(decoder, body, output.length)
+    const stream = decoder.stream(params === undefined ? { chunkSize } : { chunkSize, params })
+    let bytes = 0
+    stream.on('data', (chunk: Buffer) => {
+      if (bytes + chunk.length > output.length) {
+        stream.destroy()
+        reject(new BodyTooLargeError(limitBytes))
+        return
+      }
+      bytes += chunk.copy(output, bytes)
+      // The decoder goes on in the memory of a chunk that it has not filled.
+      if (chunk.length === chunk.buffer.byteLength) freeMemory(chunk)
     })
+    stream.on('error', (error) => reject(damaged(decoder, error)))
+    stream.on('end', () => resolve({ bytes, consumedBytes: stream.bytesWritten }))
+    stream.end(body)
   })
 }
 

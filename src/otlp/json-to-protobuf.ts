@@ -20,6 +20,12 @@ import type { Signal } from './signal.ts'
 import { writeVarint } from './wire.ts'
 
 /**
+ * How much larger a request can become: in JSON a bucket count takes two bytes, a digit and a comma, and eight in protobuf. The
+ * repair of strings makes at most three bytes of one.
+ */
+export const GROWTH_MAX = 4
+
+/**
  * Turns an export request of OTLP JSON into the same request in protobuf (OTLP, "JSON Protobuf Encoding"; Protocol
  * Buffers, "ProtoJSON Format"):
  *
@@ -42,7 +48,7 @@ export function protobufFromJson(signal: Signal, body: Buffer): Buffer {
 
 class Conversion {
   readonly #reader: JsonReader
-  readonly #writer = new ProtobufWriter()
+  readonly #writer: ProtobufWriter
   /** The fields that are being read, from the outside in, and the index in the list for those that are lists. */
   readonly #fields: JsonField[] = []
   readonly #indexes: number[] = []
@@ -50,6 +56,7 @@ class Conversion {
 
   constructor(source: Buffer) {
     this.#reader = new JsonReader(source)
+    this.#writer = new ProtobufWriter(GROWTH_MAX * source.length)
   }
 
   request(message: JsonMessage): Buffer {

@@ -1,3 +1,4 @@
+import { freeMemory } from '../foundation/memory.ts'
 import { messageDepthMax } from './schema.ts'
 import { varintLength, writeVarint } from './wire.ts'
 
@@ -24,10 +25,17 @@ const doubleBytes = new Uint8Array(doubles.buffer)
 export class ProtobufWriter {
   output = scratch
   end = 0
+  readonly #mostBytes: number
 
-  /** A copy of what was written. */
+  /** What does not fit in the first megabyte is written to a buffer of `mostBytes`, of which only what is written takes memory. */
+  constructor(mostBytes: number) {
+    this.#mostBytes = mostBytes
+  }
+
+  /** What was written. */
   finish(): Buffer {
-    return Buffer.from(this.output.subarray(0, this.end))
+    const written = this.output.subarray(0, this.end)
+    return this.output === scratch ? Buffer.from(written) : written
   }
 
   /** Marks where a field of the message that is open at `depth` starts. */
@@ -62,8 +70,9 @@ export class ProtobufWriter {
   /** Makes room for that many bytes. */
   need(bytes: number): void {
     if (this.end + bytes <= this.output.length) return
-    const larger = Buffer.allocUnsafeSlow(Math.max(this.output.length * 2, this.end + bytes))
+    const larger = Buffer.allocUnsafeSlow(Math.max(this.#mostBytes, this.output.length * 2, this.end + bytes))
     this.output.copy(larger, 0, 0, this.end)
+    if (this.output !== scratch) freeMemory(this.output)
     this.output = larger
   }
 

@@ -1,3 +1,4 @@
+import { freeMemory } from '../foundation/memory.ts'
 import { characterSize } from './utf8.ts'
 import { fieldEnd, varint, varintEnd, varintLength, writeVarint } from './wire.ts'
 
@@ -26,9 +27,15 @@ export class BadStrings {
     if (this.count === this.#places.length) {
       const longer = new Int32Array(this.#places.length * 2)
       longer.set(this.#places)
+      freeMemory(new Uint8Array(this.#places.buffer))
       this.#places = longer
     }
     this.#places[this.count++] = fieldAt
+  }
+
+  /** Forgets them: nobody asks any more. */
+  free(): void {
+    freeMemory(new Uint8Array(this.#places.buffer))
   }
 
   /** Of one past the last it is larger than every place in a body. */
@@ -47,7 +54,10 @@ export class BadStrings {
  */
 export function repairStrings(body: Buffer, bad: BadStrings): Buffer {
   const repair = new Repair(body, bad)
-  return repair.write(repair.measure())
+  const repaired = repair.write(repair.measure())
+  repair.free()
+  bad.free()
+  return repaired
 }
 
 /**
@@ -134,6 +144,7 @@ class Repair {
     if (this.#end === this.#changes.length) {
       const longer = new Int32Array(this.#changes.length * 2)
       longer.set(this.#changes)
+      freeMemory(new Uint8Array(this.#changes.buffer))
       this.#changes = longer
     }
     const change = this.#end
@@ -150,6 +161,10 @@ class Repair {
     this.#changes[change + 1] = renewed
     // A length that stays as it was keeps its bytes, padded or not.
     return growth === 0 ? 0 : growth + varintLength(renewed) - (valueStart - lengthAt)
+  }
+
+  free(): void {
+    freeMemory(new Uint8Array(this.#changes.buffer))
   }
 
   write(length: number): Buffer {

@@ -50,11 +50,12 @@ export interface QueueRecord {
   bytes: number
   request_id: string
   summary: Buffer
-  payload: Buffer
+  /** Null for a payload that is too large to come along. */
+  payload: Buffer | null
 }
 
 /** The row as the relay knows it. */
-export function queuedRow(record: QueueRecord): QueuedRow {
+export function queuedRow(record: QueueRecord, payload: Buffer): QueuedRow {
   return {
     id: record.id,
     signal: signalOfNumber(record.signal),
@@ -64,6 +65,6 @@ export function queuedRow(record: QueueRecord): QueuedRow {
     bytes: record.bytes,
     requestId: record.request_id,
     summary: record.summary,
-    payload: record.payload,
+    payload,
   }
 }

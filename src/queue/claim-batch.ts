@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto'
 import { v7 as uuidv7 } from 'uuid'
 import type { Sql } from '../postgres/pool.ts'
 import { statement } from '../postgres/statement.ts'
-import { type Batch, type BatchId, type LeaseToken, type QueueRecord, queuedRow } from './batch.ts'
+import type { Batch, BatchId, LeaseToken, QueueRecord } from './batch.ts'
+import { PAYLOAD_ALONG_BYTES_MAX, readPayloads } from './read-payloads.ts'
 
 /** A protobuf message ends at 2 GiB; a batch stays far below it once unpacked. */
 const UNPACKED_BYTES_MAX = 128 * 1024 * 1024
@@ -34,9 +35,10 @@ export async function claimBatch(sql: Sql, options: ClaimOptions): Promise<Batch
     options.bytesMax,
     UNPACKED_BYTES_MAX,
     options.firstAnySize,
+    PAYLOAD_ALONG_BYTES_MAX,
   ])
   if (records.length === 0) return undefined
-  const rows = records.map(queuedRow)
+  const rows = await readPayloads(sql, records)
   return {
     batchId,
     leaseToken,

@@ -29,13 +29,19 @@ export function rowBytes(row: StagedRow): number {
   return FIXED_BYTES + row.tenant.length + row.requestId.length + row.summary.length + row.payload.length
 }
 
+/** A payload of more is sent from where it lies, in pieces of this size, because the driver copies what it is given. */
+const PIECE_BYTES = 256 * 1024
+
 /**
- * The rows in PostgreSQL's binary COPY format, as one buffer: one allocation and one copy of each payload a group.
+ * The rows in PostgreSQL's binary COPY format, as pieces to be sent one after the other: one piece, with one allocation and one
+ * copy of each payload, unless there are large ones.
  */
-export function encodeRows(rows: readonly StagedRow[]): Buffer {
+export function encodeRows(rows: readonly StagedRow[]): Buffer[] {
   let total = header.length + TRAILER_BYTES
-  for (const row of rows) total += rowBytes(row)
+  for (const row of rows) total += rowBytes(row) - (isLarge(row) ? row.payload.length : 0)
   const out = Buffer.allocUnsafe(total)
+  const pieces: Buffer[] = []
+  let pieceAt = 0
   let at = header.copy(out)
   for (const row of rows) {
     at = out.writeInt16BE(FIELD_COUNT, at)
@@ -51,8 +57,22 @@ export function encodeRows(rows: readonly StagedRow[]): Buffer {
     at = out.writeInt32BE(row.summary.length, at)
     at += row.summary.copy(out, at)
     at = out.writeInt32BE(row.payload.length, at)
-    at += row.payload.copy(out, at)
+    if (isLarge(row)) {
+      pieces.push(out.subarray(pieceAt, at), ...piecesOf(row.payload))
+      pieceAt = at
+    } else at += row.payload.copy(out, at)
   }
   out.writeInt16BE(-1, at)
-  return out
+  pieces.push(out.subarray(pieceAt))
+  return pieces
+}
+
+function isLarge({ payload }: StagedRow): boolean {
+  return payload.length > PIECE_BYTES
+}
+
+function piecesOf(payload: Buffer): Buffer[] {
+  const pieces: Buffer[] = []
+  for (let at = 0; at < payload.length; at += PIECE_BYTES) pieces.push(payload.subarray(at, at + PIECE_BYTES))
+  return pieces
 }

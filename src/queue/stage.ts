@@ -224,9 +224,9 @@ class Lane {
     let sent = false
     const settled = new AbortController()
     try {
-      const body = encodeRows(group.map((entry) => entry.row))
+      const pieces = encodeRows(group.map((entry) => entry.row))
       const outcome = await Promise.race([
-        copyRows(this.#sql, body, () => {
+        copyRows(this.#sql, pieces, () => {
           sent = true
           // What came before, at the start of the session above all, says nothing about this commit.
           this.#warning = undefined
@@ -239,7 +239,8 @@ class Lane {
       if (this.#warning !== undefined) {
         throw new Failure('outage', `the commit gave a warning: ${this.#warning}`)
       }
-      onCommitted?.({ rows: group.length, bytes: body.length, durationMs: clock.monotonicMs() - startedMs })
+      const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0)
+      onCommitted?.({ rows: group.length, bytes, durationMs: clock.monotonicMs() - startedMs })
       return { sent }
     } catch (thrown) {
       const failure = classifyPostgresError(thrown)
@@ -263,7 +264,7 @@ interface QueryCallbacks {
 }
 
 /**
- * Writes `body` as one COPY and resolves after its commit. `onSending` is called before the first byte leaves: from
+ * Writes `pieces` as one COPY and resolves after its commit. `onSending` is called before the first byte leaves: from
  * there on a failure may be a lost answer.
  *
  * postgres.js hands an error that comes after the last byte to the query, whose promise the stream has settled
@@ -271,7 +272,7 @@ interface QueryCallbacks {
  * server's consent destroys the stream before whoever awaits the query has seen it, which ends the process. Hence
  * the query's own callbacks are listened to.
  */
-function copyRows(sql: Sql, body: Buffer, onSending: () => void): Promise<void> {
+function copyRows(sql: Sql, pieces: readonly Buffer[], onSending: () => void): Promise<void> {
   return new Promise((resolve, reject) => {
     const query = sql.unsafe(stageText)
     const callbacks = query as unknown as QueryCallbacks
@@ -282,7 +283,7 @@ function copyRows(sql: Sql, body: Buffer, onSending: () => void): Promise<void> 
       stream.on('error', reject)
       stream.on('finish', resolve)
       onSending()
-      stream.end(body)
+      sendAll(stream, pieces)
       resolveQuery(stream)
     }
     callbacks.reject = (thrown) => {
@@ -291,4 +292,16 @@ function copyRows(sql: Sql, body: Buffer, onSending: () => void): Promise<void> 
     }
     query.writable().catch(reject)
   })
+}
+
+/** Each piece when the one before has left, so that the copies of the driver are few. */
+function sendAll(stream: Writable, pieces: readonly Buffer[]): void {
+  let place = 0
+  const sendMore = () => {
+    while (place < pieces.length - 1) {
+      if (!stream.write(pieces[place++])) return void stream.once('drain', sendMore)
+    }
+    stream.end(pieces[place])
+  }
+  sendMore()
 }

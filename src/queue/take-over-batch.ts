@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import type { Sql } from '../postgres/pool.ts'
 import { statement } from '../postgres/statement.ts'
-import { type Batch, type BatchId, type LeaseToken, type QueueRecord, queuedRow } from './batch.ts'
+import type { Batch, BatchId, LeaseToken, QueueRecord } from './batch.ts'
 import type { ClaimOptions } from './claim-batch.ts'
+import { PAYLOAD_ALONG_BYTES_MAX, readPayloads } from './read-payloads.ts'
 
 interface TakenRecord extends Omit<QueueRecord, 'id'> {
   id: bigint | null
@@ -31,12 +32,12 @@ export async function takeOverBatch(
     options.leaseSeconds,
     options.bytesMax,
     options.rowsMax,
+    PAYLOAD_ALONG_BYTES_MAX,
   ])
   const [first] = records
   if (first === undefined) return undefined
-  const rows = records
-    .filter((record): record is TakenRecord & QueueRecord => record.id !== null)
-    .map(queuedRow)
+  const found = records.filter((record): record is TakenRecord & QueueRecord => record.id !== null)
+  const rows = await readPayloads(sql, found)
   return {
     batchId: first.batch_id,
     leaseToken,

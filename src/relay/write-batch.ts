@@ -2,6 +2,7 @@ import pLimit from 'p-limit'
 import { type BackoffSettings, backoffMs } from '../foundation/backoff.ts'
 import type { Clock } from '../foundation/clock.ts'
 import { asFailure, Failure } from '../foundation/failure.ts'
+import { freeMemory } from '../foundation/memory.ts'
 import { decodeSummary } from '../otlp/summary.ts'
 import type { Batch, BatchId, Lease } from '../queue/batch.ts'
 import type { BuryOptions, CatalogEntry, FailOptions, Settled } from '../queue/settle.ts'
@@ -97,6 +98,8 @@ export async function writeBatch(
     step = { sink: 'catalog', begunMs: clock.monotonicMs() }
     await complete(options, held, objects, giveUp)
     circuits.catalog.succeeded()
+    // Not after a failure: a put that was broken off may still have its body.
+    for (const { body } of objects) freeMemory(body)
     return 'done'
   } catch (thrown) {
     return await endFailed(options, held, { failure: asFailure(thrown), step }, giveUp)
@@ -128,7 +131,11 @@ export async function releaseUnstarted(
 
 function objectsOf({ keyPrefix }: WriterOptions, batch: Batch): BatchObject[] {
   const rows = batch.rows.map((row) => ({ ...row, summary: decodeSummary(row.summary) }))
-  return objectsOfBatch(batch.batchId, rows, { prefix: keyPrefix })
+  const objects = objectsOfBatch(batch.batchId, rows, { prefix: keyPrefix })
+  // The payloads of which objects are copies would be as large again, for as long as the puts take.
+  const bodies = new Set(objects.map(({ body }) => body))
+  for (const { payload } of batch.rows) if (!bodies.has(payload)) freeMemory(payload)
+  return objects
 }
 
 async function endFailed(

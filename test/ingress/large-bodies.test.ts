@@ -111,19 +111,31 @@ describe('a body that is read elsewhere', () => {
   test('waits for no longer than 5 s for those before it, and what comes later is read', async () => {
     const clock = manualClock()
     const bodies = new LargeBodies(clock)
-    const first = bodies.read('traces', 'protobuf', Buffer.from(large))
-    const second = bodies.read('traces', 'protobuf', Buffer.from(large))
+    const readInTurn = () => bodies.inTurn(() => bodies.read('traces', 'protobuf', Buffer.from(large)))
+    const [first, second, third] = [readInTurn(), readInTurn(), readInTurn()]
     await clock.advance(5_001)
     expect((await first)?.items).toBe(read.items)
-    expect(await second).toBeUndefined()
-    expect((await bodies.read('traces', 'protobuf', Buffer.from(large)))?.items).toBe(read.items)
+    expect((await second)?.items).toBe(read.items)
+    expect(await third).toBeUndefined()
+    expect((await readInTurn())?.items).toBe(read.items)
+  })
+
+  test('that is read for two minutes ends the thread and not those that come later', async () => {
+    const clock = manualClock()
+    const bodies = new LargeBodies(clock)
+    const first = bodies.read('traces', 'protobuf', many(large, 4))
+    const failed = expect(first).rejects.toThrow('aborted')
+    await Promise.resolve()
+    await clock.advance(120_001)
+    await failed
+    expect((await bodies.read('traces', 'protobuf', Buffer.from(large))).items).toBe(read.items)
   })
 
   test('that meets a bug there fails here, and the next one is read', async () => {
     const bodies = new LargeBodies(systemClock)
     const noSignal = { toString: () => 'traces' } as unknown as Signal
     await expect(bodies.read(noSignal, 'protobuf', Buffer.from(large))).rejects.toThrow('could not be cloned')
-    expect((await bodies.read('traces', 'protobuf', Buffer.from(large)))?.items).toBe(read.items)
+    expect((await bodies.read('traces', 'protobuf', Buffer.from(large))).items).toBe(read.items)
   })
 })
 

@@ -75,7 +75,8 @@ export class FakeStager {
     for (const waiter of this.#waiters) if (this.appended >= waiter.count) waiter.resolve()
     await this.#held
     if (this.failure !== undefined) throw this.failure
-    this.rows.push(row)
+    // As the real one does: the memory of the row is given back when this promise has settled.
+    this.rows.push({ ...row, payload: Buffer.from(row.payload) })
   }
 
   /** From now on commits wait; call the answer to let them all go. */

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { closePool, type Sql } from '../../src/postgres/pool.ts'
 import { findAbandoned, forgetAbandoned, markSwept } from '../../src/queue/abandoned.ts'
@@ -6,6 +7,7 @@ import { claimBatch } from '../../src/queue/claim-batch.ts'
 import { countBacklog } from '../../src/queue/count-backlog.ts'
 import { countPending } from '../../src/queue/count-pending.ts'
 import { hasDueBatch } from '../../src/queue/has-due-batch.ts'
+import { PAYLOAD_ALONG_BYTES_MAX } from '../../src/queue/read-payloads.ts'
 import { renewLeases } from '../../src/queue/renew-leases.ts'
 import {
   absolveBatch,
@@ -110,6 +112,25 @@ test('a claim ends at its bounds on rows and bytes, save for a first row of any 
   expect(await claimBatch(sql, { ...claimOptions, bytesMax: 199 })).toMatchObject({ bytes: 100 })
   expect(names(await claimBatch(sql, { ...claimOptions, rowsMax: 5 }))).toEqual(['z'.repeat(100)])
   expect(await claimBatch(sql, claimOptions)).toBeUndefined()
+})
+
+test('a payload that is too large to come along is read in pieces, whether it is claimed or taken over', async () => {
+  const sizes = [0, 1, PAYLOAD_ALONG_BYTES_MAX, PAYLOAD_ALONG_BYTES_MAX + 1, 3 * PAYLOAD_ALONG_BYTES_MAX]
+  const payloads = sizes.map((bytes) => randomBytes(bytes))
+  await stageAll(
+    database,
+    payloads.map((payload) => ({ ...row('large'), payload })),
+  )
+  const bounds = { ...claimOptions, rowsMax: 25, bytesMax: 100_000_000 }
+  const batch = await claimBatch(sql, bounds)
+  expect(batch?.rows.map(({ payload }, place) => payload.equals(payloads[place] as Buffer))).toEqual(
+    sizes.map(() => true),
+  )
+  await expireLeases()
+  const taken = await takeOverBatch(sql, { ...anyOne, bytesMax: 100_000_000 })
+  expect(taken?.rows.map(({ payload }, place) => payload.equals(payloads[place] as Buffer))).toEqual(
+    sizes.map(() => true),
+  )
 })
 
 test('claims at the same time never share a row', async () => {

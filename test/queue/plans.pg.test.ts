@@ -32,9 +32,9 @@ const uuid = `'01a210cc-5850-7602-b479-946708daf8e1'`
 /** How each statement of the batch protocol is called. */
 const calls: Record<string, string> = {
   count_pending: '25',
-  claim_batch: `${uuid}, ${uuid}, 'owner', 60, 25, 1000000, 1000000, true`,
+  claim_batch: `${uuid}, ${uuid}, 'owner', 60, 25, 1000000, 1000000, true, 1000000`,
   has_due_batch: '',
-  take_over_batch: `${uuid}, 'owner', 60, 1000000, 1000`,
+  take_over_batch: `${uuid}, 'owner', 60, 1000000, 1000, 1000000`,
   renew_leases: `ARRAY[${uuid}]::uuid[], ARRAY[${uuid}]::uuid[], 60`,
   complete_batch: `${uuid}, ${uuid}, 25, '[]', '{}', '{}', '{}', '{}'`,
   fail_batch: `${uuid}, ${uuid}, 0, 1, 1000, 'error'`,
@@ -43,6 +43,7 @@ const calls: Record<string, string> = {
   bury_batch: `${uuid}, ${uuid}, 1, '{}', 'reason', 1, 'error'`,
   absolve_batch: uuid,
   find_settled: uuid,
+  read_payload_piece: '1, 1, 1000000',
 }
 
 for (const mode of ['force_generic_plan', 'force_custom_plan']) {

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Failure } from '../../src/foundation/failure.ts'
 import { closePool, openPool, type Sql } from '../../src/postgres/pool.ts'
@@ -90,6 +91,18 @@ test('a group holds at most 8 MiB', async () => {
   const groups = await sql<{ bytes: number }[]>`
     SELECT sum(bytes)::int AS bytes FROM ingestion_queue GROUP BY xmin::text::bigint`
   expect(groups.every((group) => group.bytes <= 8 * 1024 * 1024)).toBe(true)
+})
+
+test('large and small payloads of one group are stored byte for byte', async () => {
+  const kibibytes = [1, 256, 257, 0, 512, 1, 1000, 3000]
+  const payloads = kibibytes.map((size) => randomBytes(size * 1024))
+  await Promise.all(
+    payloads.map((payload, place) => stager.append({ ...row(`${place}`), items: place, payload })),
+  )
+  const stored = await sql<{ payload: Buffer }[]>`SELECT payload FROM ingestion_queue ORDER BY items`
+  expect(stored.map(({ payload }, place) => payload.equals(payloads[place] as Buffer))).toEqual(
+    payloads.map(() => true),
+  )
 })
 
 test('append resolves only after the row is visible to others', async () => {
