@@ -186,8 +186,7 @@ class MinioStore implements ObjectStore {
   async #ensureBucket(): Promise<void> {
     for (let tries = 1; ; tries += 1) {
       try {
-        const there = await this.#client.bucketExists(this.bucket)
-        if (!there) await this.#client.makeBucket(this.bucket, this.#region)
+        if (!(await this.#isBucketThere())) await this.#client.makeBucket(this.bucket, this.#region)
         this.#bucketSeen = true
         return
       } catch (thrown) {
@@ -199,6 +198,18 @@ class MinioStore implements ObjectStore {
         if (!taken || tries === prepareTries) throw thrown
       }
     }
+  }
+
+  /** Asked a second time, as a listing, where it is refused: the answer to a HEAD has no body that says why. */
+  async #isBucketThere(): Promise<boolean> {
+    try {
+      return await this.#client.bucketExists(this.bucket)
+    } catch (thrown) {
+      if (codeOf(thrown) !== 'Http403') throw thrown
+    }
+    const asked = { method: 'GET', bucketName: this.bucket, query: 'list-type=2&max-keys=1' }
+    await drain(await this.#client.makeRequestAsync(asked, '', [200], this.#region))
+    return true
   }
 
   /**

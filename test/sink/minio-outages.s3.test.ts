@@ -120,6 +120,14 @@ test('H8: a clock that is 20 minutes behind is an outage, not the fault of the d
   await putTo(store)
 })
 
+test('H8: so it is where nobody has looked for the bucket yet', async () => {
+  const store = open({ bucket: 'not-seen' })
+  vi.useFakeTimers({ toFake: ['Date'], now: Date.now() - 20 * 60_000 })
+  expect(await failureOf(store.prepare())).toMatchObject({ kind: 'outage', code: 'RequestTimeTooSkewed' })
+  vi.useRealTimers()
+  await store.prepare()
+})
+
 test.each<[string, Partial<MinioSettings>, string]>([
   ['a wrong secret', { secretKey: 'wrong-secret' }, 'SignatureDoesNotMatch'],
   ['an access key that nobody knows', { accessKey: 'nobody' }, 'InvalidAccessKeyId'],
