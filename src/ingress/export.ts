@@ -2,7 +2,14 @@ import type { Clock } from '../foundation/clock.ts'
 import { asFailure } from '../foundation/failure.ts'
 import { freeMemory } from '../foundation/memory.ts'
 import type { Format } from '../otlp/answer.ts'
-import { BodyTooLargeError, pack, type Unpacked, unpack } from '../otlp/compression.ts'
+import {
+  BodyTooLargeError,
+  isIdentity,
+  isKnownEncoding,
+  pack,
+  type Unpacked,
+  unpack,
+} from '../otlp/compression.ts'
 import { OtlpError } from '../otlp/error.ts'
 import { type ReadRequest, readRequest } from '../otlp/read-request.ts'
 import type { Encoding, Signal } from '../otlp/signal.ts'
@@ -153,12 +160,10 @@ export class ExportPath {
   async #open(request: ExportRequest): Promise<Opened | NoRoom> {
     const { contentEncoding, body, reservation } = request
     const { maxBodyBytes } = this.#options
-    const promisedBytes =
-      contentEncoding === undefined
-        ? body.length
-        : Math.min(maxBodyBytes, promisedSize(contentEncoding, body))
+    const isPacked = !isIdentity(contentEncoding)
+    const promisedBytes = isPacked ? Math.min(maxBodyBytes, promisedSize(contentEncoding, body)) : body.length
     if (promisedBytes <= READ_AT_ONCE_BYTES_MAX) {
-      if (contentEncoding !== undefined && !reservation.take(promisedBytes)) return 'max_inflight_bytes'
+      if (isPacked && !reservation.take(promisedBytes)) return 'max_inflight_bytes'
       try {
         return await this.#read(request, await unpack(contentEncoding, body, promisedBytes))
       } catch (thrown) {
@@ -171,7 +176,7 @@ export class ExportPath {
   async #openLarge(request: ExportRequest, promisedBytes: number): Promise<Opened | NoRoom> {
     const { contentEncoding, body, reservation } = request
     const { maxBodyBytes } = this.#options
-    if (contentEncoding === undefined) return this.#read(request, await unpack(undefined, body, maxBodyBytes))
+    if (isIdentity(contentEncoding)) return this.#read(request, await unpack(undefined, body, maxBodyBytes))
     const heldBytes = promisedBytes <= READ_AT_ONCE_BYTES_MAX ? promisedBytes : 0
     if (!reservation.take(promisedBytes - heldBytes)) return 'max_inflight_bytes'
     let unpacked: Unpacked | undefined
@@ -257,7 +262,9 @@ export const noRoom: Outcome = { kind: 'no_room', message: 'too many bytes are i
 const accepted: Outcome = { kind: 'accepted' }
 
 /** What a body will be when unpacked, as far as it says: gzip ends with the length of its last member (RFC 1952, 2.3.1). */
-function promisedSize(contentEncoding: string, body: Buffer): number {
+function promisedSize(contentEncoding: string | undefined, body: Buffer): number {
+  // An encoding that nobody knows is refused at once.
+  if (contentEncoding === undefined || !isKnownEncoding(contentEncoding)) return 0
   if (!contentEncoding.includes('gzip') || body.length < 18) return body.length * EXPECTED_RATIO
   return Math.max(body.length, body.readUInt32LE(body.length - 4))
 }

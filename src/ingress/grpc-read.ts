@@ -53,7 +53,10 @@ export function readCall(
   }
   const onEnd = () => settle(body.bytes)
   const onClose = () => settle('gone')
+  let isSettled = false
   const settle = (result: Buffer | CallFault) => {
+    if (isSettled) return
+    isSettled = true
     stream.off('data', onData)
     stream.off('end', onEnd)
     stream.off('close', onClose)

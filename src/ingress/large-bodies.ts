@@ -43,10 +43,20 @@ export class LargeBodies {
    * undefined when the turn of this one did not come within 5 s.
    */
   inTurn<Result>(work: () => Promise<Result>): Promise<Result | undefined> {
-    const sinceMs = this.#clock.monotonicMs()
-    return this.#turns(async () =>
-      this.#clock.monotonicMs() - sinceMs > WAITING_MS_MAX ? undefined : await work(),
-    )
+    let state: 'waiting' | 'begun' | 'late' = 'waiting'
+    const begun = new AbortController()
+    const turn = this.#turns(async () => {
+      if (state === 'late') return undefined
+      state = 'begun'
+      begun.abort(null)
+      return await work()
+    })
+    const waited = this.#clock.sleep(WAITING_MS_MAX, begun.signal).then(() => {
+      if (state === 'begun') return turn
+      state = 'late'
+      return undefined
+    })
+    return Promise.race([turn, waited])
   }
 
   /**

@@ -106,6 +106,11 @@ export function unpackAtOnce(contentEncoding: string, body: Buffer, limitBytes: 
   return bytes
 }
 
+/** Whether a body of this content encoding is as it is. */
+export function isIdentity(contentEncoding: string | undefined): boolean {
+  return contentEncoding === undefined || /^\s*(?:identity)?\s*$/i.test(contentEncoding)
+}
+
 /** Whether `unpack` knows this content encoding. */
 export function isKnownEncoding(contentEncoding: string): boolean {
   return /^\s*(?:identity|(?:x-)?gzip|deflate|zstd)?\s*$/i.test(contentEncoding)
@@ -218,7 +223,11 @@ function inflateInto(
       if (chunk.length === chunk.buffer.byteLength) freeMemory(chunk)
     })
     stream.on('error', (error) => reject(damaged(decoder, error)))
-    stream.on('end', () => resolve({ bytes, consumedBytes: stream.bytesWritten }))
+    stream.on('end', () => {
+      // One that is left with input would keep its state until it is collected.
+      stream.destroy()
+      resolve({ bytes, consumedBytes: stream.bytesWritten })
+    })
     stream.end(body)
   })
 }

@@ -43,7 +43,13 @@ export const GROWTH_MAX = 4
  */
 export function protobufFromJson(signal: Signal, body: Buffer): Buffer {
   if (!isUtf8(body)) throw new OtlpError('the request is not UTF-8')
-  return new Conversion(body).request(jsonRequests[signal])
+  const conversion = new Conversion(body)
+  try {
+    return conversion.request(jsonRequests[signal])
+  } catch (thrown) {
+    conversion.discard()
+    throw thrown
+  }
 }
 
 class Conversion {
@@ -68,6 +74,11 @@ class Conversion {
     if (reader.at < reader.source.length) throw reader.unexpected('the end')
     if (!known) throw new OtlpError('the request has none of the fields of its signal')
     return this.#writer.finish()
+  }
+
+  /** Forgets what was written: nobody wants it. */
+  discard(): void {
+    this.#writer.discard()
   }
 
   /** Reads an object into the output. Answers whether it was empty or had a field of the message. */

@@ -38,6 +38,11 @@ export class ProtobufWriter {
     return this.output === scratch ? Buffer.from(written) : written
   }
 
+  /** Gives the memory back of what was written. */
+  discard(): void {
+    if (this.output !== scratch) freeMemory(this.output)
+  }
+
   /** Marks where a field of the message that is open at `depth` starts. */
   fieldStarts(depth: number, number: number): void {
     fieldStarts[depth * fieldsPerMessage + number] = this.end

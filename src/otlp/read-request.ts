@@ -1,3 +1,4 @@
+import { freeMemory } from '../foundation/memory.ts'
 import type { Format } from './answer.ts'
 import { protobufFromJson } from './json-to-protobuf.ts'
 import type { Signal } from './signal.ts'
@@ -26,5 +27,6 @@ export interface ReadRequest {
 export function readRequest(signal: Signal, format: Format, bytes: Buffer): ReadRequest {
   const protobuf = format === 'json' ? protobufFromJson(signal, bytes) : bytes
   const { body, items, summary, repairedStrings } = walk(signal, protobuf)
+  if (body !== protobuf && protobuf !== bytes) freeMemory(protobuf)
   return { body, asItCame: body === bytes, items, summary: encodeSummary(summary), repairedStrings }
 }

@@ -38,7 +38,7 @@ export async function claimBatch(sql: Sql, options: ClaimOptions): Promise<Batch
     PAYLOAD_ALONG_BYTES_MAX,
   ])
   if (records.length === 0) return undefined
-  const rows = await readPayloads(sql, records)
+  const rows = await readPayloads(sql, { batchId, leaseToken }, records)
   return {
     batchId,
     leaseToken,

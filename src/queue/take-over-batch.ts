@@ -37,7 +37,7 @@ export async function takeOverBatch(
   const [first] = records
   if (first === undefined) return undefined
   const found = records.filter((record): record is TakenRecord & QueueRecord => record.id !== null)
-  const rows = await readPayloads(sql, found)
+  const rows = await readPayloads(sql, { batchId: first.batch_id, leaseToken }, found)
   return {
     batchId: first.batch_id,
     leaseToken,

@@ -131,11 +131,8 @@ export async function releaseUnstarted(
 
 function objectsOf({ keyPrefix }: WriterOptions, batch: Batch): BatchObject[] {
   const rows = batch.rows.map((row) => ({ ...row, summary: decodeSummary(row.summary) }))
-  const objects = objectsOfBatch(batch.batchId, rows, { prefix: keyPrefix })
   // The payloads of which objects are copies would be as large again, for as long as the puts take.
-  const bodies = new Set(objects.map(({ body }) => body))
-  for (const { payload } of batch.rows) if (!bodies.has(payload)) freeMemory(payload)
-  return objects
+  return objectsOfBatch(batch.batchId, rows, { prefix: keyPrefix, onCopied: freeMemory })
 }
 
 async function endFailed(

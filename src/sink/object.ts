@@ -1,4 +1,5 @@
 import { invariant } from '../foundation/failure.ts'
+import { allocateLarge } from '../foundation/memory.ts'
 import type { Encoding, Signal } from '../otlp/signal.ts'
 import type { Summary } from '../otlp/summary.ts'
 import { checksumOf, objectKey } from './object-key.ts'
@@ -49,14 +50,15 @@ const requestsMax = 2 ** 15
  * index of the second wrong. The same rows give the same keys and bytes in whatever order they come.
  *
  * Concatenated messages are one message (Protocol Buffers, Encoding, "Last One Wins": repeated fields are appended),
- * and concatenated gzip members are one gzip file (RFC 1952, section 2.2), so nothing is decoded here.
+ * and concatenated gzip members are one gzip file (RFC 1952, section 2.2), so nothing is decoded here. `onCopied` is told of
+ * each payload as soon as an object has a copy of it; an object of one request is its payload.
  */
 export function objectsOfBatch(
   batchId: string,
   rows: readonly BatchRow[],
-  { prefix = '' }: { prefix?: string } = {},
+  { prefix = '', onCopied }: { prefix?: string; onCopied?: (payload: Buffer) => void } = {},
 ): BatchObject[] {
-  return groupsOf(rows).map((members) => objectOf(batchId, members, prefix))
+  return groupsOf(rows).map((members) => objectOf(batchId, members, prefix, onCopied))
 }
 
 type Placed = Pick<BatchRow, 'id' | 'tenant' | 'signal' | 'encoding'>
@@ -99,7 +101,12 @@ function byId(a: Placed, b: Placed): number {
   return a.id < b.id ? -1 : 1
 }
 
-function objectOf(batchId: string, rows: readonly [BatchRow, ...BatchRow[]], prefix: string): BatchObject {
+function objectOf(
+  batchId: string,
+  rows: readonly [BatchRow, ...BatchRow[]],
+  prefix: string,
+  onCopied: ((payload: Buffer) => void) | undefined,
+): BatchObject {
   const [first] = rows
   invariant(rows.length <= requestsMax, `an object of ${rows.length} requests`)
   const { tenant, signal, encoding } = first
@@ -119,13 +126,7 @@ function objectOf(batchId: string, rows: readonly [BatchRow, ...BatchRow[]], pre
     maxTimeUnixNano = later(maxTimeUnixNano, summary.maxTimeUnixNano)
   }
   invariant(bytes <= objectBytesMax, `an object of ${bytes} bytes; claims end long before`)
-  const body =
-    rows.length === 1
-      ? first.payload
-      : Buffer.concat(
-          rows.map(({ payload }) => payload),
-          bytes,
-        )
+  const body = rows.length === 1 ? first.payload : joined(rows, bytes, onCopied)
   return {
     tenant,
     signal,
@@ -143,6 +144,20 @@ function objectOf(batchId: string, rows: readonly [BatchRow, ...BatchRow[]], pre
     offsets,
     traceHashes,
   }
+}
+
+function joined(
+  rows: readonly BatchRow[],
+  bytes: number,
+  onCopied: ((payload: Buffer) => void) | undefined,
+): Buffer {
+  const body = allocateLarge(bytes)
+  let at = 0
+  for (const { payload } of rows) {
+    at += payload.copy(body, at)
+    onCopied?.(payload)
+  }
+  return body
 }
 
 function earlier(a: bigint | undefined, b: bigint | undefined): bigint | undefined {

@@ -44,6 +44,7 @@ const fullTables: Fault = {
 
 const walDiskBytes = 160 * 1024 * 1024
 const endedWithinMs = 10_000
+const awayMs = 2_000
 
 /** The disk under pg_wal: nothing can be committed any more, so the server ends. */
 const fullWal: Fault = {
@@ -59,6 +60,8 @@ const fullWal: Fault = {
       await scene.stage.sql`SELECT pg_switch_wal()`.catch(() => undefined)
       return server.hasEnded
     }, endedWithinMs)
+    // So long that senders hear of it.
+    await wait(awayMs)
     await disk.empty()
     expect(ended, 'PostgreSQL did not end')
     const said = /PANIC: .*No space left on device/.exec(await server.log())?.[0]

@@ -1,3 +1,4 @@
+import { until } from '../waiting.ts'
 import { expect, type Fault } from './fault.ts'
 import type { FaultProxy } from './proxy.ts'
 import type { Scene } from './scene.ts'
@@ -50,9 +51,9 @@ export const lostAnswerFaults: readonly Fault[] = [
       wanted: (text) => text.includes('INSERT INTO stored_object'),
     },
     async ({ workers }) => {
-      const seen = workers.reduce((sum, worker) => sum + worker.countEvents('batch_settled_before'), 0)
-      expect(seen > 0, 'no worker found its batch settled before')
-      return `${seen} × batch_settled_before`
+      const seen = () => workers.reduce((sum, worker) => sum + worker.countEvents('batch_settled_before'), 0)
+      expect(await until(() => seen() > 0, withinMs), 'no worker found its batch settled before')
+      return `${seen()} × batch_settled_before`
     },
   ),
   lostAnswer(

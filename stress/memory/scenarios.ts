@@ -112,7 +112,7 @@ const takeOver: MemoryScenario = {
   name: 'take-over',
   about: 'a batch of 120 MiB of a killed worker with a buffer of 256 MiB, taken over by one with 64 MiB',
   async play(context: MemoryContext): Promise<MemoryLine> {
-    const play = await MemoryPlay.begin(context, this.name)
+    const play = await MemoryPlay.begin(context, this.name, (120 - 64) * mebibyte)
     const ingress = await play.ingress()
     await new HeavySender('take', play.ledger, ingress).send([incompressible(mebibyte)], 8, {
       taken: 240,

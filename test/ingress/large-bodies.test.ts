@@ -12,7 +12,7 @@ import { JSON_TYPE, PROTOBUF, payload, send, serveIngress } from './serve.ts'
 
 /** What the default limit lets through, as unpacked. */
 const bytesMax = 20 * 1024 * 1024
-const holdMsMax = 50
+const workMsMax = 100
 const triesMax = 5
 
 const many = (bytes: Buffer, times: number) => Buffer.concat(Array.from({ length: times }, () => bytes))
@@ -37,7 +37,7 @@ const floods: readonly { name: string; signal: Signal; type: string; body: Buffe
 ]
 
 test.each(floods)(
-  '$name: 20 MB, much less as gzip, hold nobody else for 50 ms',
+  '$name: 20 MB, much less as gzip, are less than 100 ms of work, in pieces, for this thread',
   {
     timeout: 60_000,
   },
@@ -46,16 +46,16 @@ test.each(floods)(
     const sent = gzipSync(body)
     expect(sent.length).toBeLessThan(2.2e6)
     const headers = { 'content-type': type, 'content-encoding': 'gzip' }
-    // All that this thread does for it, the sending included: no part of that holds the loop for longer.
+    // All that this thread does for it, the sending included.
     let leastMs = Number.POSITIVE_INFINITY
-    for (let tries = 0; tries < triesMax && leastMs > holdMsMax; tries++) {
+    for (let tries = 0; tries < triesMax && leastMs > workMsMax; tries++) {
       const before = process.threadCpuUsage()
       const { status } = await send(ingress.port, { path: signals[signal].path, headers, body: sent })
       const { user, system } = process.threadCpuUsage(before)
       leastMs = Math.min(leastMs, (user + system) / 1000)
       expect([200, 400]).toContain(status)
     }
-    expect(leastMs).toBeLessThan(holdMsMax)
+    expect(leastMs).toBeLessThan(workMsMax)
   },
 )
 
@@ -129,6 +129,19 @@ describe('a body that is read elsewhere', () => {
     await clock.advance(120_001)
     await failed
     expect((await bodies.read('traces', 'protobuf', Buffer.from(large))).items).toBe(read.items)
+  })
+
+  test('is told after 5 s that its turn does not come, however long those before it take', async () => {
+    const clock = manualClock()
+    const bodies = new LargeBodies(clock)
+    const held = Promise.withResolvers<string>()
+    const others = [bodies.inTurn(() => held.promise), bodies.inTurn(() => held.promise)]
+    const late = bodies.inTurn(async () => 'too late')
+    await clock.advance(5_001)
+    expect(await late).toBeUndefined()
+    held.resolve('done')
+    expect(await Promise.all(others)).toEqual(['done', 'done'])
+    expect(await bodies.inTurn(async () => 'next')).toBe('next')
   })
 
   test('that meets a bug there fails here, and the next one is read', async () => {

@@ -115,7 +115,15 @@ test('a claim ends at its bounds on rows and bytes, save for a first row of any 
 })
 
 test('a payload that is too large to come along is read in pieces, whether it is claimed or taken over', async () => {
-  const sizes = [0, 1, PAYLOAD_ALONG_BYTES_MAX, PAYLOAD_ALONG_BYTES_MAX + 1, 3 * PAYLOAD_ALONG_BYTES_MAX]
+  const sizes = [
+    0,
+    1,
+    PAYLOAD_ALONG_BYTES_MAX,
+    PAYLOAD_ALONG_BYTES_MAX + 1,
+    1024 ** 2,
+    1024 ** 2 + 1,
+    3 * 1024 ** 2,
+  ]
   const payloads = sizes.map((bytes) => randomBytes(bytes))
   await stageAll(
     database,
@@ -349,4 +357,16 @@ test('the backlog is what is pending or failed, counted up to the limit', async 
     { status: 'failed', rows: 2, items: 2, bytes: 4 },
     { status: 'dead', rows: 0, items: 0, bytes: 0 },
   ])
+})
+
+test('a batch whose large payload cannot be read is given back, and counts no vanished holder', async () => {
+  await stageAll(database, [{ ...row('large'), payload: randomBytes(3 * 1024 ** 2) }])
+  await sql`UPDATE ingestion_queue SET bytes = bytes + 1`
+  const state = () => sql`SELECT status, takeovers, attempts, outages FROM ingestion_batch`
+  const bounds = { ...anyOne, bytesMax: 100_000_000 }
+  await expect(claimBatch(sql, bounds)).rejects.toMatchObject({ kind: 'bug' })
+  expect(await state()).toEqual([{ status: 'failed', takeovers: 0, attempts: 1, outages: 0 }])
+  await sql`UPDATE ingestion_batch SET next_attempt_at = statement_timestamp()`
+  await expect(takeOverBatch(sql, bounds)).rejects.toMatchObject({ kind: 'bug' })
+  expect(await state()).toEqual([{ status: 'failed', takeovers: 0, attempts: 2, outages: 0 }])
 })
