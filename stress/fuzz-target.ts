@@ -65,7 +65,8 @@ export class FuzzTarget {
     this.#path = new ExportPath({
       stager: {
         append: async (row) => {
-          this.#row = row
+          // Its memory is given back when this promise has settled.
+          this.#row = { ...row, payload: Buffer.from(row.payload) }
         },
       },
       overflow: { decide: () => ({ outcome: 'stage' }), settled: () => undefined },
@@ -96,7 +97,8 @@ export class FuzzTarget {
 
   async #outcome(body: FuzzBody, reservation: Reservation): Promise<Outcome> {
     reservation.take(body.body.length)
-    let bytes = body.body
+    // Its memory is given back when its bytes are staged.
+    let bytes: Buffer = Buffer.from(body.body)
     let packed = true
     if (body.framed) {
       // As the gRPC listener does it.

@@ -37,6 +37,7 @@ export class BodyBuffer {
     freeMemory(this.#body)
     this.#body = nothing
     this.#usedBytes = 0
+    this.#isOurs = false
   }
 
   /** Takes a further piece; false when there is no room for it in the budget. */

@@ -242,4 +242,4 @@ test('G9: backends that are terminated all the time lose nothing that was confir
   const stored = await payloads()
   expect(confirmed.filter((name) => !stored.includes(name))).toEqual([])
   expect(new Set(stored).size).toBe(stored.length)
-})
+}, 90_000)
