@@ -124,11 +124,14 @@ describe('E6: the memory of the process', () => {
         ),
       )
       const replies = await Promise.all(calls.map(({ reply }) => reply))
-      expect(new Set(replies.map(({ status }) => status))).toEqual(new Set([8, 14]))
+      const statuses = new Set(replies.map(({ status }) => status))
+      // Those whose turn does not come in 5 s are 14.
+      statuses.delete(14)
+      expect(statuses).toEqual(new Set([8]))
       const after = await listener.usage()
       expect([after.inflightBytes, after.rows]).toEqual([0, 0])
-      // 128 MB in flight and three bodies of 20 MB, each twice for the moment of joining its chunks.
-      expect(after.peakRssBytes - before.rssBytes).toBeLessThan((128 + 2 * 3 * 20) * MB)
+      // Two bodies of 20 MB are unpacked at a time; the rest is memory that is not given back at once.
+      expect(after.peakRssBytes - before.rssBytes).toBeLessThan(128 * MB)
       const [first] = sessions
       if (first !== undefined) expect((await beginCall(first).reply).status).toBe(0)
       for (const session of sessions) await session[Symbol.asyncDispose]()
