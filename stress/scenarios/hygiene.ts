@@ -4,6 +4,7 @@ import type { Scenario } from './scenario.ts'
 /** Error-level events that the scenarios bring about on purpose. */
 const broughtAbout: ReadonlySet<string> = new Set([
   'batch_persist_failed',
+  'circuit_open',
   'poll_failed',
   'store_unavailable',
 ])
