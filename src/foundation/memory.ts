@@ -13,8 +13,12 @@ const KEPT_BYTES_MAX = 33 * 1024 ** 2
  * written to it until then.
  */
 export function allocateLarge(bytes: number): Buffer {
-  if (bytes < OWN_PAGES_BYTES) return Buffer.allocUnsafeSlow(bytes)
-  return Buffer.allocUnsafeSlow(Math.max(bytes, KEPT_BYTES_MAX)).subarray(0, bytes)
+  return Buffer.allocUnsafeSlow(largeBytes(bytes)).subarray(0, bytes)
+}
+
+/** How much to ask for where `bytes` are needed, so that the memory goes back to the system when it is freed. */
+export function largeBytes(bytes: number): number {
+  return bytes < OWN_PAGES_BYTES ? bytes : Math.max(bytes, KEPT_BYTES_MAX)
 }
 
 /**

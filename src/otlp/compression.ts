@@ -1,6 +1,6 @@
 import type { Transform } from 'node:stream'
 import zlib, { constants } from 'node:zlib'
-import { allocateLarge, freeMemory } from '../foundation/memory.ts'
+import { freeMemory, largeBytes } from '../foundation/memory.ts'
 import { OtlpError, quoted } from './error.ts'
 
 /** A body that is larger than the limit, as it came or unpacked. */
@@ -160,18 +160,16 @@ async function inflateAll(decoder: Decoder, body: Buffer, limitBytes: number): P
     if (bytes !== undefined) return bytes
     if (atOnceMax === limitBytes) throw new BodyTooLargeError(limitBytes)
   }
-  const output = allocateLarge(limitBytes)
+  const output = new Output(limitBytes)
   try {
-    let produced = 0
     let at = start(decoder, body, 0, 0)
     for (let parts = 1; at < body.length; parts++) {
-      const inflated = await inflateInto(output.subarray(produced), decoder, body.subarray(at), limitBytes)
-      produced += inflated.bytes
-      at = start(decoder, body, at + inflated.consumedBytes, parts)
+      const consumedBytes = await inflateInto(output, decoder, body.subarray(at))
+      at = start(decoder, body, at + consumedBytes, parts)
     }
-    return output.subarray(0, produced)
+    return output.bytes()
   } catch (thrown) {
-    freeMemory(output)
+    output.free()
     throw thrown
   }
 }
@@ -201,32 +199,70 @@ function inflateAtOnce(decoder: Decoder, body: Buffer, limitBytes: number): Buff
   return joined(parts)
 }
 
-/** Unpacks one part of a body into `output`. The library's own way would join chunks that are garbage afterwards. */
-function inflateInto(
-  output: Buffer,
-  decoder: Decoder,
-  body: Buffer,
-  limitBytes: number,
-): Promise<{ bytes: number; consumedBytes: number }> {
+/**
+ * What comes out of a large body: the first chunk of the first decoder, as large as all that may come, so that no byte is
+ * copied and its memory is mapped where the decoder works, beside the event loop. Later parts are copied to its end.
+ */
+class Output {
+  readonly limitBytes: number
+  #memory: Buffer = Buffer.alloc(0)
+  #producedBytes = 0
+
+  constructor(limitBytes: number) {
+    this.limitBytes = limitBytes
+  }
+
+  get isEmpty(): boolean {
+    return this.#producedBytes === 0
+  }
+
+  get remainingBytes(): number {
+    return this.limitBytes - this.#producedBytes
+  }
+
+  /** @throws {BodyTooLargeError} */
+  add(chunk: Buffer): void {
+    const isFirst = this.isEmpty
+    if (isFirst) this.#memory = Buffer.from(chunk.buffer, chunk.byteOffset)
+    const at = this.#producedBytes
+    this.#producedBytes += chunk.length
+    if (this.#producedBytes > this.limitBytes) throw new BodyTooLargeError(this.limitBytes)
+    if (chunk.buffer === this.#memory.buffer) return
+    chunk.copy(this.#memory, at)
+    // The decoder goes on in the memory of a chunk that it has not filled.
+    if (chunk.length === chunk.buffer.byteLength) freeMemory(chunk)
+  }
+
+  bytes(): Buffer {
+    return this.#memory.subarray(0, this.#producedBytes)
+  }
+
+  free(): void {
+    freeMemory(this.#memory)
+  }
+}
+
+/** Unpacks one part of a body, and tells how much of it that was. */
+function inflateInto(output: Output, decoder: Decoder, body: Buffer): Promise<number> {
   return new Promise((resolve, reject) => {
-    const { chunkSize, params } = inflateOptions(decoder, body, output.length)
-    const stream = decoder.stream(params === undefined ? { chunkSize } : { chunkSize, params })
-    let bytes = 0
+    const { chunkSize, params } = inflateOptions(decoder, body, output.remainingBytes)
+    const stream = decoder.stream({
+      chunkSize: output.isEmpty ? largeBytes(output.limitBytes + 1) : chunkSize,
+      ...(params && { params }),
+    })
     stream.on('data', (chunk: Buffer) => {
-      if (bytes + chunk.length > output.length) {
+      try {
+        output.add(chunk)
+      } catch (error) {
         stream.destroy()
-        reject(new BodyTooLargeError(limitBytes))
-        return
+        reject(error)
       }
-      bytes += chunk.copy(output, bytes)
-      // The decoder goes on in the memory of a chunk that it has not filled.
-      if (chunk.length === chunk.buffer.byteLength) freeMemory(chunk)
     })
     stream.on('error', (error) => reject(damaged(decoder, error)))
     stream.on('end', () => {
       // One that is left with input would keep its state until it is collected.
       stream.destroy()
-      resolve({ bytes, consumedBytes: stream.bytesWritten })
+      resolve(stream.bytesWritten)
     })
     stream.end(body)
   })
