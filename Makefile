@@ -54,7 +54,7 @@ fuzz: $(INSTALLED) ## try a million bodies against two other decoders (minutes; 
 	$(NODE) stress/fuzz.ts $(if $(BODIES),--bodies $(BODIES))
 
 bench: $(INSTALLED) minio ## measure the inner loops and whole processes
-	$(NODE) stress/bench.ts
+	$(NODE) stress/bench/main.ts
 
 schema: $(INSTALLED) ## write sql/schema.sql, the schema after all migrations
 	$(NODE) scripts/schema.ts

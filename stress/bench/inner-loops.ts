@@ -2,15 +2,15 @@ import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { deflateSync, gunzipSync, zstdCompressSync } from 'node:zlib'
 import { Bench } from 'tinybench'
-import { pack, unpack } from '../src/otlp/compression.ts'
-import { protobufFromJson } from '../src/otlp/json-to-protobuf.ts'
-import type { Signal } from '../src/otlp/signal.ts'
-import { decodeSummary, encodeSummary } from '../src/otlp/summary.ts'
-import { walk } from '../src/otlp/walk.ts'
-import { encodeRows, type StagedRow } from '../src/queue/copy-format.ts'
-import { objectsOfBatch } from '../src/sink/object.ts'
+import { pack, unpack } from '../../src/otlp/compression.ts'
+import { protobufFromJson } from '../../src/otlp/json-to-protobuf.ts'
+import type { Signal } from '../../src/otlp/signal.ts'
+import { decodeSummary, encodeSummary } from '../../src/otlp/summary.ts'
+import { walk } from '../../src/otlp/walk.ts'
+import { encodeRows, type StagedRow } from '../../src/queue/copy-format.ts'
+import { objectsOfBatch } from '../../src/sink/object.ts'
 
-const payloads = path.join(import.meta.dirname, '../test/payloads')
+const payloads = path.join(import.meta.dirname, '../../test/payloads')
 const bodyMax = 20 * 1024 * 1024
 const batchId = '019ab5e0-0000-7000-8000-000000000000'
 

@@ -6,16 +6,16 @@
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { gzipSync } from 'node:zlib'
-import { type Listener, startGrpcProcess } from '../test/ingress/grpc-process.ts'
+import { type Listener, startGrpcProcess } from '../../test/ingress/grpc-process.ts'
 import {
   beginCall,
   connectHttp2,
   framed,
   type GrpcRequest,
   type Session,
-} from '../test/ingress/grpc-serve.ts'
-import { spanOfBytes } from '../test/ingress/serve.ts'
-import { renderTable } from './report.ts'
+} from '../../test/ingress/grpc-serve.ts'
+import { spanOfBytes } from '../../test/ingress/serve.ts'
+import { renderTable } from '../report.ts'
 
 const connections = 4
 const callsAtOnce = 16
@@ -24,7 +24,7 @@ const warmUpCalls = 4_000
 const rounds = 3
 const listeners: readonly Listener[] = ['ours', 'grpc-js']
 
-const traces = readFileSync(path.join(import.meta.dirname, '../test/payloads/js-traces.pb'))
+const traces = readFileSync(path.join(import.meta.dirname, '../../test/payloads/js-traces.pb'))
 const bodies: [name: string, request: GrpcRequest][] = [
   ['1 kB', { body: framed(spanOfBytes(1000)) }],
   ['100 spans, 20 kB', { body: framed(traces) }],

@@ -1,0 +1,121 @@
+import { execFileSync } from 'node:child_process'
+import os from 'node:os'
+import { parseArgs } from 'node:util'
+import { minioBinary } from '../../test/support/minio.ts'
+import { endOnSignals } from '../machine.ts'
+import { postgresSettings } from '../postgres-server.ts'
+import { renderTable } from '../report.ts'
+import { backlog } from './backlog-part.ts'
+import { type Bench, type BenchPart, judge, type PartResult } from './bench.ts'
+import { collectorProgram } from './collector.ts'
+import { drain } from './drain-part.ts'
+import { idle } from './idle-part.ts'
+import { innerLoops } from './inner-loops-part.ts'
+import { rates } from './rates-part.ts'
+import { throughputSettings } from './sluice.ts'
+import { snapshot } from './snapshot-part.ts'
+
+const parts: readonly BenchPart[] = [innerLoops, rates, backlog, snapshot, drain, idle]
+
+const usage = `usage: node stress/bench/main.ts [--only PART]... [--rounds N] [--quick] [--json] [--default-settings]
+  Measures the inner loops and whole processes on this machine, with config/throughput.env, and says which of the
+  goals are reached. A goal that is missed stays in the table as missed.
+  PEER=DIR            compares with the OpenTelemetry Collector whose program is DIR/otelcol-peer, in turns in one run
+  --only PART         measures one part, and may be given again: ${parts.map(({ name }) => name).join(', ')}
+  --rounds N          how often each comparison is repeated (default 3); figures are medians
+  --quick             one round, and nothing that takes longer than a minute
+  --default-settings  measures the defaults instead of config/throughput.env
+  --json              prints the same as JSON on standard output
+  Exits with 0 whatever the figures say, with 1 when something could not be measured.`
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      json: { type: 'boolean', default: false },
+      only: { type: 'string', multiple: true },
+      rounds: { type: 'string', default: '3' },
+      quick: { type: 'boolean', default: false },
+      'default-settings': { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  })
+  if (values.help) {
+    console.log(usage)
+    return
+  }
+  const played = parts.filter(({ name }) => values.only === undefined || values.only.includes(name))
+  const unknown = values.only?.find((wanted) => !parts.some(({ name }) => name === wanted))
+  if (unknown !== undefined) throw new Error(`there is no part ${unknown}\n${usage}`)
+  const rounds = values.quick ? 1 : Number(values.rounds)
+  if (!Number.isInteger(rounds) || rounds < 1)
+    throw new Error(`--rounds ${values.rounds} is no whole number above 0`)
+  const { PEER = '' } = process.env
+  const bench: Bench = {
+    say: (line) => console.error(`  … ${line}`),
+    rounds,
+    isQuick: values.quick,
+    settings: values['default-settings'] ? defaultSettings : throughputSettings(),
+    collector: PEER === '' ? undefined : collectorProgram(PEER),
+  }
+  const machine = describeMachine()
+  const [busy = 0] = os.loadavg()
+  if (busy > os.cpus().length / 4) {
+    bench.say(
+      `others use this machine (load ${busy.toFixed(1)}): every figure will be worse than it could be`,
+    )
+  }
+  const results: Record<string, PartResult> = {}
+  for (const part of played) results[part.name] = await part.measure(bench)
+  const goals = Object.values(results).flatMap((result) => result.goals)
+  if (values.json) {
+    const figures = Object.fromEntries(
+      Object.entries(results).map(([name, result]) => [name, result.figures]),
+    )
+    const all = { machine, settings: bench.settings, postgresSettings, goals, figures }
+    console.log(JSON.stringify(all, null, 2))
+    return
+  }
+  const lines = Object.entries({
+    ...machine,
+    Sluice: describe(bench.settings),
+    PostgreSQL: describe(postgresSettings),
+  })
+  console.log(lines.map(([name, value]) => `${name}: ${value}`).join('\n'))
+  for (const { tables } of Object.values(results)) {
+    for (const { title, rows, widths } of tables) console.log(`\n${title}\n\n${renderTable(rows, widths)}`)
+  }
+  if (goals.length === 0) return
+  const rows = goals.map((goal) => [judge(goal), goal.what, goal.wanted, goal.seen])
+  console.log(`\nGoals\n\n${renderTable([['', 'what', 'wanted', 'seen'], ...rows], [8, 60, 30, 60])}`)
+}
+
+/** Nothing is refused, so that what is measured is the way of the data. */
+const defaultSettings = { STAGING_MAX_BACKLOG: '1000000', STAGING_MAX_BYTES: '16GiB' }
+
+function describe(settings: Readonly<Record<string, string>>): string {
+  return Object.entries(settings)
+    .map(([name, value]) => `${name}=${value}`)
+    .join(' ')
+}
+
+function describeMachine(): Record<string, string> {
+  const [cpu] = os.cpus()
+  return {
+    machine: `${os.cpus().length} × ${cpu?.model.trim() ?? 'unknown'}, ${(os.totalmem() / 2 ** 30).toFixed(0)} GiB, ${os.type()} ${os.release()}`,
+    'load before': os
+      .loadavg()
+      .map((value) => value.toFixed(2))
+      .join(' '),
+    'Node.js': process.version,
+    MinIO: execFileSync(minioBinary(), ['--version'], { encoding: 'utf8' }).split('\n', 1)[0] ?? '',
+  }
+}
+
+endOnSignals()
+try {
+  await main()
+  process.exit(0)
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error)
+  process.exit(1)
+}
