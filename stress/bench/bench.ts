@@ -1,3 +1,5 @@
+import type { BenchBody } from './bodies.ts'
+
 /** What every part of the bench is told. */
 export interface Bench {
   /** Says how far it is, on standard error. */
@@ -6,6 +8,8 @@ export interface Bench {
   rounds: number
   /** Nothing that takes longer than a minute. */
   isQuick: boolean
+  /** What the rates are measured with. */
+  bodies: readonly BenchBody[]
   /** How Sluice is set. */
   settings: Readonly<Record<string, string>>
   /** The program of the Collector to compare with, if there is one. */

@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import os from 'node:os'
+import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { minioBinary } from '../../test/support/minio.ts'
 import { endOnSignals } from '../machine.ts'
@@ -7,6 +8,7 @@ import { postgresSettings } from '../postgres-server.ts'
 import { renderTable } from '../report.ts'
 import { backlog } from './backlog-part.ts'
 import { type Bench, type BenchPart, judge, type PartResult } from './bench.ts'
+import { benchBodies } from './bodies.ts'
 import { collectorProgram } from './collector.ts'
 import { drain } from './drain-part.ts'
 import { idle } from './idle-part.ts'
@@ -17,13 +19,15 @@ import { snapshot } from './snapshot-part.ts'
 
 const parts: readonly BenchPart[] = [innerLoops, rates, backlog, snapshot, drain, idle]
 
-const usage = `usage: node stress/bench/main.ts [--only PART]... [--rounds N] [--quick] [--json] [--default-settings]
+const usage = `usage: node stress/bench/main.ts [--only PART]... [--body NAME] [--rounds N] [--quick] [--profile DIR] [--json] [--default-settings]
   Measures the inner loops and whole processes on this machine, with config/throughput.env, and says which of the
   goals are reached. A goal that is missed stays in the table as missed.
   PEER=DIR            compares with the OpenTelemetry Collector whose program is DIR/otelcol-peer, in turns in one run
   --only PART         measures one part, and may be given again: ${parts.map(({ name }) => name).join(', ')}
+  --body NAME         of the rates only those of one body: ${benchBodies.map(({ name }) => name).join(', ')}
   --rounds N          how often each comparison is repeated (default 3); figures are medians
   --quick             one round, and nothing that takes longer than a minute
+  --profile DIR       leaves a CPU profile of each process of ours there (Node.js, --cpu-prof), which costs time
   --default-settings  measures the defaults instead of config/throughput.env
   --json              prints the same as JSON on standard output
   Exits with 0 whatever the figures say, with 1 when something could not be measured.`
@@ -33,8 +37,10 @@ async function main(): Promise<void> {
     options: {
       json: { type: 'boolean', default: false },
       only: { type: 'string', multiple: true },
+      body: { type: 'string' },
       rounds: { type: 'string', default: '3' },
       quick: { type: 'boolean', default: false },
+      profile: { type: 'string' },
       'default-settings': { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -49,12 +55,21 @@ async function main(): Promise<void> {
   const rounds = values.quick ? 1 : Number(values.rounds)
   if (!Number.isInteger(rounds) || rounds < 1)
     throw new Error(`--rounds ${values.rounds} is no whole number above 0`)
+  if (values.body !== undefined && !benchBodies.some(({ name }) => name === values.body)) {
+    throw new Error(`there is no body ${values.body}\n${usage}`)
+  }
   const { PEER = '' } = process.env
   const bench: Bench = {
     say: (line) => console.error(`  … ${line}`),
     rounds,
     isQuick: values.quick,
-    settings: values['default-settings'] ? defaultSettings : throughputSettings(),
+    settings: {
+      ...(values['default-settings'] ? defaultSettings : throughputSettings()),
+      ...(values.profile !== undefined && {
+        NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${path.resolve(values.profile)}`,
+      }),
+    },
+    bodies: benchBodies.filter(({ name }) => values.body === undefined || name === values.body),
     collector: PEER === '' ? undefined : collectorProgram(PEER),
   }
   const machine = describeMachine()

@@ -42,7 +42,7 @@ export const rates: BenchPart = {
     const machine = await Machine.start()
     try {
       const figures: Figures = { rounds: [], latencies: [], disk: [] }
-      for (const body of benchBodies) await measureBody(bench, machine, body, figures)
+      for (const body of bench.bodies) await measureBody(bench, machine, body, figures)
       return result(bench, figures)
     } finally {
       await machine.stop()
@@ -189,7 +189,7 @@ function result(bench: Bench, figures: Figures): PartResult {
         widths: [14, 10, 10, 10, 10, 6, 14],
       },
     ],
-    goals: goalsOf(figures),
+    goals: goalsOf(bench.bodies, figures),
     figures,
   }
 }
@@ -226,7 +226,7 @@ function summaries(rounds: readonly SaturationFigure[]): SaturationFigure[] {
   })
 }
 
-function goalsOf({ rounds, latencies, disk }: Figures): Goal[] {
+function goalsOf(bodies: readonly BenchBody[], { rounds, latencies, disk }: Figures): Goal[] {
   const goals: Goal[] = []
   const of = (body: string, subject: string) =>
     rounds.filter((one) => one.body === body && one.subject.includes(subject))
@@ -244,7 +244,7 @@ function goalsOf({ rounds, latencies, disk }: Figures): Goal[] {
       }),
     )
   }
-  for (const { name, spans } of benchBodies) {
+  for (const { name, spans } of bodies) {
     const rate = median(of(name, 'Sluice').map((one) => one.requestsPerSecond)) ?? 0
     const times = timesWanted[name] ?? 1
     for (const [peer, wanted, said] of [
@@ -292,7 +292,7 @@ function goalsOf({ rounds, latencies, disk }: Figures): Goal[] {
     seen: `at most ${peak.toFixed(0)} MB`,
     isReached: peak < megabytesWanted,
   })
-  for (const { name } of benchBodies) {
+  for (const { name } of bodies) {
     const seen = disk.filter(({ body }) => body === name)
     const wal = median(seen.map((one) => one.walBytesPerByte)) ?? 0
     const data = median(seen.map((one) => one.dataBytesPerByte)) ?? 0
