@@ -15,6 +15,7 @@ import { backoffMs } from './foundation/backoff.ts'
 import { systemClock as clock } from './foundation/clock.ts'
 import { asFailure } from './foundation/failure.ts'
 import { LifeCycle } from './foundation/life-cycle.ts'
+import { limitYoungSpace } from './foundation/memory.ts'
 import type { Service } from './foundation/service.ts'
 import { AdminServer } from './ingress/admin.ts'
 import { DiskGuard } from './postgres/disk-guard.ts'
@@ -43,6 +44,7 @@ const STORE_PREPARE_MS_MAX = 2_000
 const reloads: (() => Promise<void>)[] = []
 const DATABASE_RETRY_MS = { baseMs: 250, maxMs: 5_000, random }
 
+limitYoungSpace()
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   // Whoever read our output has seen enough of it.
   if (error.code === 'EPIPE') process.exit(exitCodes.ok)

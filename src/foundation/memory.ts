@@ -1,3 +1,6 @@
+import { PerformanceObserver } from 'node:perf_hooks'
+import v8 from 'node:v8'
+
 /** No pool, and no buffer into which Node reads from a socket, is as long: a longer one has its memory to itself. */
 const LARGE_BYTES = 256 * 1024
 /** For less, the garbage collector is quicker. */
@@ -30,4 +33,22 @@ export function freeMemory(bytes: Uint8Array): void {
   const { buffer, byteLength } = bytes
   const isAlone = byteLength > LARGE_BYTES || (byteLength > WORTH_BYTES && byteLength === buffer.byteLength)
   if (isAlone && buffer instanceof ArrayBuffer) buffer.transfer(0)
+}
+
+/** What it was in Node.js for years: two halves of 16 MiB. */
+const YOUNG_BYTES_MAX = 32 * 1024 ** 2
+
+/**
+ * Keeps the space of young objects from growing beyond 32 MiB, or beyond the next size when it grows as this is looked at.
+ * Where there is memory, V8 lets it become 128 MiB and does not give it back as long as there is something to do.
+ */
+export function limitYoungSpace(): void {
+  const observer = new PerformanceObserver(() => {
+    const young = v8.getHeapSpaceStatistics().find(({ space_name }) => space_name === 'new_space')
+    if (young === undefined || young.space_size < YOUNG_BYTES_MAX) return
+    // The one setting of its size that V8 reads again, each time that it would make it larger.
+    v8.setFlagsFromString('--semi-space-growth-factor=1')
+    observer.disconnect()
+  })
+  observer.observe({ entryTypes: ['gc'] })
 }
