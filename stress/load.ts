@@ -42,7 +42,7 @@ export interface LoadResult {
   clientLagMicroseconds: number
 }
 
-const requestsMax = 4_000_000
+const closedLoopRequestsMax = 4_000_000
 const contentType = 'application/x-protobuf'
 
 /**
@@ -56,6 +56,8 @@ export async function runLoad(job: LoadJob): Promise<LoadResult> {
     (_, place) => new SocketClient(new URL(job.urls[place % job.urls.length] ?? '')),
   )
   const all = [...free]
+  const requestsMax =
+    job.perSecond === undefined ? closedLoopRequestsMax : Math.ceil(job.seconds * job.perSecond)
   const statuses = new Uint16Array(requestsMax)
   const sentMs = new Float32Array(requestsMax)
   const tookMs = new Float32Array(requestsMax)

@@ -8,6 +8,8 @@ export interface Usage {
   readonly cpuSeconds: number
   /** Resident memory at this moment: each process's own, and once the largest share of what they have in common. */
   readonly residentBytes: number
+  /** The same without what they have in common, such as the buffers of PostgreSQL. */
+  readonly ownBytes: number
 }
 
 interface ProcessState {
@@ -32,7 +34,11 @@ export function usageOf(pid: number): Usage | undefined {
     privateBytes += memory.privateBytes
     sharedBytes = Math.max(sharedBytes, memory.sharedBytes)
   }
-  return { cpuSeconds: ticks * secondsPerTick, residentBytes: privateBytes + sharedBytes }
+  return {
+    cpuSeconds: ticks * secondsPerTick,
+    residentBytes: privateBytes + sharedBytes,
+    ownBytes: privateBytes,
+  }
 }
 
 function descendsFrom(all: ReadonlyMap<number, ProcessState>, id: number, ancestor: number): boolean {

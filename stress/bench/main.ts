@@ -13,11 +13,12 @@ import { collectorProgram } from './collector.ts'
 import { drain } from './drain-part.ts'
 import { idle } from './idle-part.ts'
 import { innerLoops } from './inner-loops-part.ts'
+import { ladder } from './ladder-part.ts'
 import { rates } from './rates-part.ts'
 import { throughputSettings } from './sluice.ts'
 import { snapshot } from './snapshot-part.ts'
 
-const parts: readonly BenchPart[] = [innerLoops, rates, backlog, snapshot, drain, idle]
+const parts: readonly BenchPart[] = [innerLoops, rates, ladder, backlog, snapshot, drain, idle]
 
 const usage = `usage: node stress/bench/main.ts [--only PART]... [--body NAME] [--rounds N] [--quick] [--profile DIR] [--json] [--default-settings]
   Measures the inner loops and whole processes on this machine, with config/throughput.env, and says which of the
