@@ -5,7 +5,7 @@ INSTALLED := node_modules/.package-lock.json
 SOURCES := $(shell find src sql -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run build test check format minio peers stress-verify stress-faults stress-memory fuzz bench schema docs image verify clean
+.PHONY: help install run build test check format minio peers stress-verify stress-faults stress-memory fuzz bench soak schema docs image verify clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ fuzz: $(INSTALLED) ## try a million bodies against two other decoders (minutes; 
 
 bench: $(INSTALLED) minio ## measure the inner loops and whole processes
 	$(NODE) stress/bench/main.ts
+
+soak: $(INSTALLED) minio ## measure half an hour at half the peak: is memory, latency, table size flat?
+	$(NODE) stress/bench/soak.ts
 
 schema: $(INSTALLED) ## write sql/schema.sql, the schema after all migrations
 	$(NODE) scripts/schema.ts
