@@ -203,7 +203,7 @@ export function soakMeasures(
         unit: 'MB',
         points: points(({ sizes }) => (sizes[name] ?? 0) / 1e6),
         of: 'most',
-        tolerance: { share: 0.25, floor: 4 },
+        tolerance: { share: 0.25, floor: 1 },
       }),
     ),
     {
