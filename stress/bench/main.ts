@@ -20,7 +20,7 @@ import { snapshot } from './snapshot-part.ts'
 
 const parts: readonly BenchPart[] = [innerLoops, rates, ladder, backlog, snapshot, drain, idle]
 
-const usage = `usage: node stress/bench/main.ts [--only PART]... [--body NAME] [--rounds N] [--quick] [--profile DIR] [--json] [--default-settings]
+const usage = `usage: node stress/bench/main.ts [--only PART]... [--body NAME] [--rounds N] [--quick] [--profile DIR] [--json] [--default-settings] [--set NAME=VALUE]...
   Measures the inner loops and whole processes on this machine, with config/throughput.env, and says which of the
   goals are reached. A goal that is missed stays in the table as missed.
   PEER=DIR            compares with the OpenTelemetry Collector whose program is DIR/otelcol-peer, in turns in one run
@@ -30,6 +30,7 @@ const usage = `usage: node stress/bench/main.ts [--only PART]... [--body NAME] [
   --quick             one round, and nothing that takes longer than a minute
   --profile DIR       leaves a CPU profile of each process of ours there (Node.js, --cpu-prof), which costs time
   --default-settings  measures the defaults instead of config/throughput.env
+  --set NAME=VALUE    with this setting changed, and may be given again: --set PROCESSES=2
   --json              prints the same as JSON on standard output
   Exits with 0 whatever the figures say, with 1 when something could not be measured.`
 
@@ -43,6 +44,7 @@ async function main(): Promise<void> {
       quick: { type: 'boolean', default: false },
       profile: { type: 'string' },
       'default-settings': { type: 'boolean', default: false },
+      set: { type: 'string', multiple: true, default: [] },
       help: { type: 'boolean', default: false },
     },
   })
@@ -66,6 +68,7 @@ async function main(): Promise<void> {
     isQuick: values.quick,
     settings: {
       ...(values['default-settings'] ? defaultSettings : throughputSettings()),
+      ...Object.fromEntries(values.set.map((setting) => setting.split(/=(.*)/s, 2))),
       ...(values.profile !== undefined && {
         NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${path.resolve(values.profile)}`,
       }),
