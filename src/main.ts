@@ -1,12 +1,17 @@
 #!/usr/bin/env node
+import cluster from 'node:cluster'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { announce } from './cli/announce.ts'
 import { deadLetterApi } from './cli/dead-letters/api.ts'
 import { type ExitCode, exitCodes } from './cli/exit-codes.ts'
 import { HealthChecks } from './cli/health.ts'
 import { lookingCommands, readSettings } from './cli/look.ts'
 import { openStore } from './cli/open-store.ts'
+import { PROCESS_NUMBER } from './cli/processes/messages.ts'
+import { Supervisor } from './cli/processes/supervisor.ts'
+import { SupervisorLink } from './cli/processes/supervisor-link.ts'
 import { type Role, runProgram } from './cli/program.ts'
 import { type Doors, startIngress } from './cli/start-ingress.ts'
 import { traceHandler } from './cli/trace.ts'
@@ -18,9 +23,11 @@ import { LifeCycle } from './foundation/life-cycle.ts'
 import { limitYoungSpace } from './foundation/memory.ts'
 import type { Service } from './foundation/service.ts'
 import { AdminServer } from './ingress/admin.ts'
+import { clearSocket } from './ingress/listening.ts'
 import { DiskGuard } from './postgres/disk-guard.ts'
 import { openEmbedded } from './postgres/embedded.ts'
-import { type DatabaseLocation, describeLocation, parseDatabaseUrl } from './postgres/location.ts'
+import { freeDiskBytes } from './postgres/embedded-folder.ts'
+import { type DatabaseLocation, databaseUrlWithPassword, parseDatabaseUrl } from './postgres/location.ts'
 import { migrate } from './postgres/migrate.ts'
 import { ensureTraceIndexPartitions } from './postgres/partitions.ts'
 import { closePool, openPool, type PoolOptions, type Sql } from './postgres/pool.ts'
@@ -28,7 +35,7 @@ import { checkServer } from './postgres/server-check.ts'
 import { sqlFolder } from './postgres/statement.ts'
 import { sweepQueue } from './queue/abandoned.ts'
 import { relayQueue } from './queue/relay-queue.ts'
-import { STAGING_CONNECT_MS_MAX, type StagerOptions } from './queue/stage.ts'
+import { STAGING_CONNECT_MS_MAX } from './queue/stage.ts'
 import { PartitionKeeper } from './relay/partition-keeper.ts'
 import { Relay } from './relay/relay.ts'
 import { Sweeper } from './relay/sweeper.ts'
@@ -42,6 +49,8 @@ const LOG_CLOSE_MS_MAX = 1_000
 const STORE_PREPARE_MS_MAX = 2_000
 /** What SIGHUP has read again. */
 const reloads: (() => Promise<void>)[] = []
+/** Why one of several processes stops: a Ctrl-C that reaches it after its supervisor's word is no second signal. */
+const ordered = 'ordered by the supervisor'
 const DATABASE_RETRY_MS = { baseMs: 250, maxMs: 5_000, random }
 
 limitYoungSpace()
@@ -50,8 +59,12 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(exitCodes.ok)
   throw error
 })
+const number = cluster.isWorker ? process.env[PROCESS_NUMBER] : undefined
 process.exit(
-  await runProgram(process.argv, packageVersion(), { serve, ...lookingCommands(process.env, clock) }),
+  await runProgram(process.argv, packageVersion(), {
+    serve: number === undefined ? serve : () => serveDoors(Number(number)),
+    ...lookingCommands(process.env, clock),
+  }),
 )
 
 /** The whole of Sluice, from the far end of the data to the door; it stops in the opposite order. */
@@ -59,28 +72,30 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
   const settings = readSettings(process.env)
   if (settings === undefined) return exitCodes.usage
   const { config, warnings } = settings
+  const isSupervisor = config.PROCESSES > 1 && role !== 'worker'
   const log = createLogger({ level: config.LOG_LEVEL, clock })
   for (const warning of warnings) log.warn('setting_unknown', { detail: warning })
-  const metrics = createMetrics()
-  collectProcessMetrics(metrics)
-  const life = new LifeCycle(clock)
-  const stopping = new AbortController()
-  const stopped = stopOnSignal(stopping, config, log)
-  crashLoudly(log)
+  if (config.PROCESSES > 1 && role === 'worker') {
+    const detail = `PROCESSES=${config.PROCESSES} has no effect on a worker; start more workers, or raise WORKER_COUNT`
+    log.warn('setting_unused', { detail })
+  }
+  const metrics = createMetrics({ isOneOfSeveral: isSupervisor })
+  collectProcessMetrics(metrics, isSupervisor ? 'supervisor' : undefined)
   let relay: Relay | undefined
-  try {
+  const start = async ({ life, stopping }: Run) => {
     const { location, disk } = await startDatabase(life, config, log, stopping)
     const pools = openPools(location, config)
     await life.start(pools.service)
     const store = openStore(config, clock)
     await life.start(storeService(store))
-    let doors: Doors | undefined
+    let supervisor: Supervisor | undefined
     let started = false
     const phase = () => (stopping.signal.aborted ? 'stopping' : started ? undefined : 'starting')
     const health = new HealthChecks({
       sql: pools.look,
       store,
       phase,
+      processes: () => supervisor?.check,
       complaints: () => relay?.complaints,
       clock,
     })
@@ -98,7 +113,7 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
       health: () => health.health(),
       api: { '/traces/:id': traceHandler(pools.look, store), ...deadLetters.gets },
       posts: deadLetters.posts,
-      metrics,
+      counts: async () => (await supervisor?.counts()) ?? metrics.registry,
       log,
       clock,
     })
@@ -111,35 +126,80 @@ async function serve({ role, guide }: { role: Role; guide: boolean }): Promise<E
       await prepareStore(store, log, metrics)
       relay = await startRelay(life, config, { pools, store, log, metrics })
     }
+    let doors: Doors | undefined
     if (!stopping.signal.aborted && role !== 'worker') {
-      doors = await startIngress(life, config, {
-        openStaging: (onNotice) => openStaging(location, onNotice),
-        backlog: pools.backlog,
-        refusal: () => (disk?.isNearlyFull ? 'less than 1 GiB of disk is free' : undefined),
-        onHangup: (reload) => reloads.push(reload),
-        log,
-        metrics,
-        clock,
-        random,
-      })
+      if (isSupervisor) {
+        supervisor = await superviseDoors(config, { location, stopping: stopping.signal, log, metrics })
+        await life.start(supervisor)
+        doors = supervisor.doors
+      } else {
+        doors = await startDoors(life, config, { location, disk, log, metrics })
+      }
     }
     started = true
-    if (!stopping.signal.aborted) announce({ config, role, guide, location, store, doors, admin, log })
+    if (stopping.signal.aborted) return
+    announce({ config, role, guide, location, store, doors, admin: admin.address, log })
+  }
+  return await runUntilStopped(config, log, start, () => relay?.batchesInHand ?? 0)
+}
+
+/** One of several processes that take OTLP; the one above it, in `serve`, does the rest. */
+async function serveDoors(number: number): Promise<ExitCode> {
+  const settings = readSettings(process.env)
+  if (settings === undefined) return exitCodes.usage
+  const { config } = settings
+  const log = createLogger({ level: config.LOG_LEVEL, clock, process: number })
+  const metrics = createMetrics({ isOneOfSeveral: true })
+  collectProcessMetrics(metrics, String(number))
+  return await runUntilStopped(config, log, async ({ life, stopping }) => {
+    const supervisor = new SupervisorLink({
+      metrics,
+      onReload: () => reload(),
+      onStop: () => stopping.abort(ordered),
+      clock,
+    })
+    await life.start(supervisor)
+    const { databaseUrl, ports } = await supervisor.begun
+    const disk = config.DATABASE_URL === undefined ? await startDiskGuard(life, config, log) : undefined
+    const location = parseDatabaseUrl(databaseUrl)
+    supervisor.serving(await startDoors(life, { ...config, ...ports }, { location, disk, log, metrics }))
+  })
+}
+
+interface Run {
+  life: LifeCycle
+  /** Aborts when a stop begins. */
+  stopping: AbortController
+}
+
+/** Starts what `start` does, waits until a stop begins, and stops it. */
+async function runUntilStopped(
+  config: Config,
+  log: Log,
+  start: (run: Run) => Promise<void>,
+  batchesInHand = () => 0,
+): Promise<ExitCode> {
+  const life = new LifeCycle(clock)
+  const stopping = new AbortController()
+  const stopped = stopOnSignal(stopping, config, log)
+  const grace = () => clock.deadline(config.SHUTDOWN_GRACE_SECONDS * 1000)
+  crashLoudly(log)
+  try {
+    await start({ life, stopping })
     await stopped
   } catch (error) {
     log.error('start_failed', { error })
-    await stopAll(life, clock.deadline(config.SHUTDOWN_GRACE_SECONDS * 1000), relay, log)
+    await stopAll(life, grace(), batchesInHand, log)
     return asFailure(error).kind === 'configuration' ? exitCodes.usage : exitCodes.failed
   }
-  const giveUp = clock.deadline(config.SHUTDOWN_GRACE_SECONDS * 1000)
+  const giveUp = grace()
   log.info('stopping', { grace_seconds: config.SHUTDOWN_GRACE_SECONDS })
-  return await stopAll(life, giveUp, relay, log)
+  return await stopAll(life, giveUp, batchesInHand, log)
 }
 
 interface Pools {
   /** For people and health checks: never on the way of a request. */
   look: Sql
-  backlog: Sql
   claims: Sql
   settles: Sql
   /** Of one connection: its session holds the lock of the only sweeper. */
@@ -167,55 +227,87 @@ async function startDatabase(
     clock,
   })
   await life.start({ name: 'postgresql', start: async () => undefined, stop: () => embedded.stop() })
-  const disk = new DiskGuard(
-    () => embedded.freeDiskBytes(),
-    clock,
-    (error) => log.warn('disk_unknown', { error }),
-  )
+  return { location: embedded.location, disk: await startDiskGuard(life, config, log) }
+}
+
+async function startDiskGuard(life: LifeCycle, { DATA_DIR }: Config, log: Log): Promise<DiskGuard> {
+  const onFailed = (error: unknown) => log.warn('disk_unknown', { error })
+  const disk = new DiskGuard(() => freeDiskBytes(DATA_DIR), clock, onFailed)
   await life.start(disk)
-  return { location: embedded.location, disk }
+  return disk
 }
 
 /** Small pools apart, so that no kind of statement starves another. */
 function openPools(url: DatabaseLocation, config: Config): Pools {
-  const open = (name: string, connections: number, changes: Partial<PoolOptions> = {}) =>
-    openPool({
-      url,
-      name: `sluice ${name}`,
-      connections,
-      statementTimeoutMs: STATEMENT_MS_MAX,
-      clock,
-      ...changes,
-    })
-  const look = open('look', 2)
-  const backlog = open('backlog', 1)
-  const claims = open('claims', 2, { planCacheMode: 'force_generic_plan' })
-  const settles = open('settles', config.WORKER_COUNT + 2)
-  const sweeper = open('sweeper', 1)
-  const stop = async () => {
-    await Promise.all([look, backlog, claims, settles, sweeper].map((pool) => closePool(pool, 1_000)))
-  }
-  return {
-    look,
-    backlog,
-    claims,
-    settles,
-    sweeper,
-    service: { name: 'pools', start: async () => undefined, stop },
-  }
+  const look = openNamed(url, 'look', 2)
+  const claims = openNamed(url, 'claims', 2, { planCacheMode: 'force_generic_plan' })
+  const settles = openNamed(url, 'settles', config.WORKER_COUNT + 2)
+  const sweeper = openNamed(url, 'sweeper', 1)
+  return { look, claims, settles, sweeper, service: poolService('pools', [look, claims, settles, sweeper]) }
 }
 
-/** The one connection that requests are staged over. */
-function openStaging(url: DatabaseLocation, onNotice: Parameters<StagerOptions['open']>[0]): Sql {
-  return openPool({
-    url,
-    name: 'sluice staging',
-    connections: 1,
-    statementTimeoutMs: STATEMENT_MS_MAX,
-    connectTimeoutMs: STAGING_CONNECT_MS_MAX,
-    onNotice,
+function openNamed(
+  url: DatabaseLocation,
+  name: string,
+  connections: number,
+  changes: Partial<PoolOptions> = {},
+): Sql {
+  const timeouts = { statementTimeoutMs: STATEMENT_MS_MAX, clock }
+  return openPool({ url, name: `sluice ${name}`, connections, ...timeouts, ...changes })
+}
+
+function poolService(name: string, pools: readonly Sql[]): Service {
+  const stop = async () => void (await Promise.all(pools.map((pool) => closePool(pool, 1_000))))
+  return { name, start: async () => undefined, stop }
+}
+
+/** What takes OTLP in this process. */
+async function startDoors(
+  life: LifeCycle,
+  config: Config,
+  { location, disk, log, metrics }: Above & { disk: DiskGuard | undefined },
+): Promise<Doors> {
+  const backlog = openNamed(location, 'backlog', 1)
+  await life.start(poolService('backlog pool', [backlog]))
+  return await startIngress(life, config, {
+    openStaging: (onNotice) => {
+      // One connection, of which there are few.
+      return openNamed(location, 'staging', 1, { connectTimeoutMs: STAGING_CONNECT_MS_MAX, onNotice })
+    },
+    backlog,
+    refusal: () => (disk?.isNearlyFull ? 'less than 1 GiB of disk is free' : undefined),
+    onHangup: (reload) => reloads.push(reload),
+    log,
+    metrics,
     clock,
+    random,
   })
+}
+
+/** Several processes that do; `supervisor` is to be started. */
+async function superviseDoors(
+  { PROCESSES, HTTP_PORT, GRPC_PORT, HTTP_SOCKET }: Config,
+  { location, stopping, log, metrics }: Above & { stopping: AbortSignal },
+): Promise<Supervisor> {
+  if (HTTP_SOCKET !== undefined) await clearSocket('OTLP/HTTP', HTTP_SOCKET)
+  const supervisor = new Supervisor({
+    processes: PROCESSES,
+    databaseUrl: databaseUrlWithPassword(location),
+    ports: { HTTP_PORT, GRPC_PORT },
+    stopping,
+    metrics,
+    log,
+    clock,
+    random,
+  })
+  reloads.push(async () => supervisor.reload())
+  return supervisor
+}
+
+interface Above {
+  location: DatabaseLocation
+  log: Log
+  metrics: Metrics
 }
 
 function storeService(store: ObjectStore): Service {
@@ -316,15 +408,19 @@ function stopOnSignal(stopping: AbortController, config: Config, log: Log): Prom
       process.on(signal, () => {
         if (signal === 'SIGHUP' && config.TLS_CERT_FILE !== undefined) {
           log.info('signal', { signal })
-          for (const reload of reloads) void reload()
-          return
+          return reload()
         }
+        if (stopping.signal.reason === ordered) return
         if (stopping.signal.aborted) process.exit(exitCodes.failed)
         log.info('signal', { signal })
         stopping.abort()
       })
     }
   })
+}
+
+function reload(): void {
+  for (const read of reloads) void read()
 }
 
 /** A bug ends the process at once: what it held is on disk or under a lease. */
@@ -339,7 +435,7 @@ function crashLoudly(log: Log): void {
 async function stopAll(
   life: LifeCycle,
   giveUp: AbortSignal,
-  relay: Relay | undefined,
+  batchesInHand: () => number,
   log: Log,
 ): Promise<ExitCode> {
   let exitCode: ExitCode = exitCodes.ok
@@ -349,7 +445,7 @@ async function stopAll(
     log.error('stop_failed', { error })
     exitCode = exitCodes.failed
   }
-  const batches = relay?.batchesInHand ?? 0
+  const batches = batchesInHand()
   if (giveUp.aborted || batches > 0) {
     log.error('stopped_early', { reason: 'grace_used_up', batches_left_to_their_leases: batches })
     exitCode = exitCodes.failed
@@ -363,57 +459,6 @@ async function stopAll(
 /** Whoever reads our output may have stopped reading it: that must not keep the process alive. */
 async function closeLog(log: Log): Promise<void> {
   await Promise.race([log.close(), clock.sleep(LOG_CLOSE_MS_MAX)])
-}
-
-interface Announcement {
-  config: Config
-  role: Role
-  guide: boolean
-  location: DatabaseLocation
-  store: ObjectStore
-  doors: Doors | undefined
-  admin: AdminServer
-  log: Log
-}
-
-function announce({ config, role, guide, location, store, doors, admin, log }: Announcement): void {
-  const url = ({ host, port }: { host: string; port: number }, scheme = 'http') =>
-    `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`
-  const scheme = config.TLS_CERT_FILE === undefined ? 'http' : 'https'
-  const sendTo = doors && url(doors.http, scheme)
-  const sendToGrpc = doors && url(doors.grpc, scheme)
-  const socket = doors && config.HTTP_SOCKET
-  const lookAt = url(admin.address)
-  const database = describeLocation(location)
-  log.info('started', {
-    role,
-    otlp_http: sendTo,
-    otlp_grpc: sendToGrpc,
-    otlp_http_socket: socket,
-    admin: lookAt,
-    database,
-    store: store.description,
-  })
-  if (!guide) return
-  const lines = [
-    '',
-    ...(sendTo === undefined
-      ? []
-      : [
-          `  Send OTLP to   ${sendTo}  (HTTP; OTEL_EXPORTER_OTLP_ENDPOINT=${sendTo})`,
-          `                 ${sendToGrpc}  (gRPC)`,
-        ]),
-    ...(socket === undefined ? [] : [`                 ${socket}  (HTTP on a Unix socket)`]),
-    `  Objects        ${store.description}`,
-    `  Database       ${database}`,
-    `  Health         ${lookAt}/health`,
-    `  Metrics        ${lookAt}/metrics`,
-    `  One trace      ${lookAt}/api/v1/traces/TRACE_ID`,
-    ...(config.DATABASE_URL === undefined ? [`  Everything is kept in ${config.DATA_DIR}.`] : []),
-    '  Ctrl-C stops and drains.',
-    '',
-  ]
-  process.stderr.write(`${lines.join('\n')}\n`)
 }
 
 function packageVersion(): string {

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { expect, test } from 'vitest'
 import { readConfig, settingsByPart } from '../src/config.ts'
 import type { Setting } from '../src/foundation/setting.ts'
@@ -40,6 +41,7 @@ test('the defaults are those of the design', () => {
       MAX_INFLIGHT_BYTES: 128 * 2 ** 20,
       HOST: '127.0.0.1',
       HTTP_PORT: 4318,
+      PROCESSES: 1,
       ADMIN_HOST: '127.0.0.1',
       ADMIN_PORT: 8080,
       ADMIN_TOKEN: undefined,
@@ -102,6 +104,25 @@ const faultOf = (environment: Record<string, string>) => {
     return String(thrown).split('\n').slice(1).join('\n').trim()
   }
 }
+
+test('PROCESSES is a number of processes, or one for each core', () => {
+  expect(readConfig({ PROCESSES: 'auto' }).config.PROCESSES).toBe(availableParallelism())
+  expect(readConfig({ PROCESSES: '4' }).config.PROCESSES).toBe(4)
+  for (const wrong of ['0', '-1', 'x', '1.5', '1000']) {
+    expect(faultOf({ PROCESSES: wrong })).toBe(
+      `PROCESSES=${wrong}: must be auto or a whole number from 1 to 256`,
+    )
+  }
+  expect(readConfig({ PROCESSES: '64', DATABASE_URL: 'postgres://a@b/c' }).config.PROCESSES).toBe(64)
+  expect(faultOf({ PROCESSES: '28' })).toBe(
+    'PROCESSES=28, WORKER_COUNT=2, DATABASE_URL not set: without DATABASE_URL, WORKER_COUNT and three times PROCESSES must be at most 85: each opens connections, and the embedded PostgreSQL takes 100',
+  )
+  const shared = { PROCESSES: '4', RATE_LIMIT_BURST: '3' }
+  expect(faultOf(shared)).toBe(undefined)
+  expect(faultOf({ ...shared, ENABLE_RATE_LIMITING: 'true' })).toBe(
+    'PROCESSES=4, RATE_LIMIT_BURST=3: with ENABLE_RATE_LIMITING, RATE_LIMIT_BURST must be at least PROCESSES: each needs room for one request',
+  )
+})
 
 test('a queue or a budget in which the largest request could never have a place is a fault', () => {
   const small = { MAX_BODY_BYTES: '1MiB', STAGING_MAX_BYTES: '4MiB', MAX_INFLIGHT_BYTES: '6MiB' }

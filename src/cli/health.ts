@@ -14,6 +14,8 @@ export interface HealthOptions {
   store: ObjectStore
   /** Undefined while the process does its work. */
   phase: () => 'starting' | 'stopping' | undefined
+  /** Whether the processes that take OTLP do so, where there are several. */
+  processes: () => Check | undefined
   /** Why the workers of this process claim nothing. */
   complaints: () => Complaints | undefined
   clock: Clock
@@ -30,14 +32,16 @@ export class HealthChecks {
   }
 
   /**
-   * Ready means that everything listens and the database and its schema are there. The store does not count: its
-   * outage is what the queue is for.
+   * Ready means that everything listens and the database and its schema are there. Of several processes that take OTLP
+   * one is enough. The store does not count: its outage is what the queue is for.
    */
   async ready(): Promise<Health> {
     const phase = this.#options.phase()
     if (phase !== undefined) return { ok: false, checks: { process: { ok: false, message: phase } } }
     const database = await this.#check('database', () => requireSchema(this.#options.sql))
-    return { ok: database.ok, checks: { database } }
+    const processes = this.#options.processes()
+    const checks = { database, ...(processes && { processes }) }
+    return { ok: database.ok && processes?.ok !== false, checks }
   }
 
   /** The same with the store. */

@@ -136,8 +136,8 @@ ${exitCodesHelp}`,
 }
 
 const serveHelp = `
-Any number of processes may share one database and one bucket. Without DATABASE_URL a private PostgreSQL runs under
-DATA_DIR; without S3_ENDPOINT objects go to DATA_DIR/objects.
+Any number of processes may share one database and one bucket; PROCESSES=auto takes OTLP in as many as there are cores.
+Without DATABASE_URL a private PostgreSQL runs under DATA_DIR; without S3_ENDPOINT objects go to DATA_DIR/objects.
 
 SIGTERM and Ctrl-C drain: what is in hand is answered and stored within SHUTDOWN_GRACE_SECONDS, then it exits with 0,
 or with 1 if something had to be left to its lease. A second signal ends it at once. SIGHUP reads the files of
@@ -146,6 +146,7 @@ TLS_CERT_FILE, TLS_KEY_FILE and TLS_CLIENT_CA_FILE again; without them it drains
 Examples:
   sluice serve --guide
   TLS_CERT_FILE=tls.crt TLS_KEY_FILE=tls.key sluice serve
+  PROCESSES=4 sluice serve
   sluice serve --role ingress`
 
 const migrateHelp = `

@@ -84,9 +84,7 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
   const budget = new ByteBudget(config.MAX_INFLIGHT_BYTES)
   metrics.watch('inflightBytes', () => budget.usedBytes)
   const events = new IngressEvents({ log, metrics, transport: 'http' })
-  const rateLimit = config.ENABLE_RATE_LIMITING
-    ? new RateLimit({ perSecond: config.RATE_LIMIT_RPS, burst: config.RATE_LIMIT_BURST, clock })
-    : undefined
+  const rateLimit = config.ENABLE_RATE_LIMITING ? new RateLimit({ ...rateShare(config), clock }) : undefined
   const answerTimes = config.ENABLE_LOAD_SHEDDING ? new AnswerTimes(clock) : undefined
   const loadShedding =
     answerTimes && (await startLoadShedding(life, config, parts, { overflow, answerTimes }))
@@ -138,6 +136,11 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
     },
   })
   return { http: http.address, grpc: grpc.address }
+}
+
+/** The part of the rate limit that one process lets in: connections are spread evenly over all of them. */
+function rateShare({ RATE_LIMIT_RPS, RATE_LIMIT_BURST, PROCESSES }: Config) {
+  return { perSecond: RATE_LIMIT_RPS / PROCESSES, burst: Math.floor(RATE_LIMIT_BURST / PROCESSES) }
 }
 
 function corsFrom(config: Config): Cors | undefined {

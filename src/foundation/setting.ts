@@ -95,14 +95,23 @@ interface NumberOptions extends Described {
   unit?: string
 }
 
-/** A whole number in decimal digits. */
-export function integer<O extends NumberOptions>(options: O): Setting<Value<number, O>> {
-  const schema = z
+/** A whole number in decimal digits, or one of `words`, each with the number that it stands for. */
+export function integer<O extends NumberOptions & { words?: Readonly<Record<string, number>> }>(
+  options: O,
+): Setting<Value<number, O>> {
+  const { words = {}, unit } = options
+  const digits = z
     .string()
     .regex(/^[+-]?\d+$/)
     .transform(Number)
     .pipe(bounded(z.number().int(), options))
-  return declare('integer', inRange('a whole number', options, options.unit), schema, options)
+  const word = z
+    .string()
+    .toLowerCase()
+    .transform((written) => (Object.hasOwn(words, written) ? words[written] : undefined))
+    .pipe(z.number())
+  const rule = [...Object.keys(words), inRange('a whole number', options, unit)].join(' or ')
+  return declare('integer', rule, z.union([word, digits]), options)
 }
 
 /** A number with or without a fraction, written with a point. */

@@ -3,11 +3,11 @@ import { createServer, type Server } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { type Context, Hono } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
+import type { Registry } from 'prom-client'
 import type { Clock } from '../foundation/clock.ts'
 import { asFailure } from '../foundation/failure.ts'
 import type { Service } from '../foundation/service.ts'
 import type { Log } from '../telemetry/log.ts'
-import type { Metrics } from '../telemetry/metrics.ts'
 import { addressOf, closeServer, type ListeningAddress, listen } from './listening.ts'
 
 /** One question asked of a part: whether it works, and if not, a sentence that says what is wrong. */
@@ -68,7 +68,8 @@ export interface AdminOptions {
   api: Readonly<Record<string, ApiHandler>>
   /** The same for `POST`: what changes something. */
   posts: Readonly<Record<string, ApiHandler>>
-  metrics: Metrics
+  /** What is shown at `/metrics`. Asked for each time; must answer soon. */
+  counts: () => Promise<Registry>
   log: Log
   clock: Clock
 }
@@ -134,7 +135,7 @@ export class AdminServer implements Service {
 
 /** The admin routes, apart from the socket that they are served on. */
 export function adminApp(options: Omit<AdminOptions, 'port' | 'clock'>): Hono {
-  const { host, token, ready, health, api, posts, metrics, log } = options
+  const { host, token, ready, health, api, posts, counts, log } = options
   const app = new Hono()
 
   const report = async (c: Context, ask: () => Promise<Health>) => {
@@ -146,8 +147,8 @@ export function adminApp(options: Omit<AdminOptions, 'port' | 'clock'>): Hono {
   app.get('/health/ready', (c) => report(c, ready))
   app.get('/health', (c) => report(c, health))
   app.get('/metrics', async (c) => {
-    const text = await metrics.registry.metrics()
-    return c.body(text, 200, { 'Content-Type': metrics.registry.contentType })
+    const registry = await counts()
+    return c.body(await registry.metrics(), 200, { 'Content-Type': registry.contentType })
   })
 
   app.use('/api/*', async (c, next) => {

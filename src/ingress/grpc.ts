@@ -27,7 +27,14 @@ import { type AnswerCall, CallError, endCall } from './grpc-messages.ts'
 import { type CallReading, readCall } from './grpc-read.ts'
 import { reflectionMethods } from './grpc-reflection.ts'
 import { InHand, shuttingDown, tooMany } from './in-hand.ts'
-import { addressOf, closeServer, endSocket, type ListeningAddress, listen } from './listening.ts'
+import {
+  addressOf,
+  closeServer,
+  dropBeyondMax,
+  endSocket,
+  type ListeningAddress,
+  listen,
+} from './listening.ts'
 import { type LoadShedding, overloaded } from './load-shedding.ts'
 import { type Outcome, partialSuccess, refusalAnswer, rpcCodes } from './outcome.ts'
 import { Overdue } from './overdue.ts'
@@ -186,7 +193,7 @@ export class GrpcIngress implements Service {
     const server = tls
       ? createSecureServer({ ...tls.serverOptions, ...http2Options })
       : createServer(http2Options)
-    server.maxConnections = CONNECTIONS_MAX
+    dropBeyondMax(server, CONNECTIONS_MAX)
     requireFirstBytes(server, {
       ...(tls ? tlsStart : http2Start),
       onRefused: (objection) => events.brokenGrpc('wrong_protocol', objection),

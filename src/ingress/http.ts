@@ -20,6 +20,7 @@ import { InHand, shuttingDown, tooMany } from './in-hand.ts'
 import {
   addressOf,
   closeServer,
+  dropBeyondMax,
   endSocket,
   type ListeningAddress,
   listen,
@@ -140,8 +141,8 @@ export class HttpIngress implements Service {
     // A client may end its side when it has sent its request, and still wants the answer (RFC 9112, section 9.6). Not so
     // within TLS, where an end that comes during the handshake would not be told from one that may be waited for.
     Object.assign(server, { httpAllowHalfOpen: true })
+    dropBeyondMax(server, CONNECTIONS_MAX)
     if (tls) this.#secure(server as TlsServer, tls)
-    server.maxConnections = CONNECTIONS_MAX
     const listener = this.#listener()
     server.on('request', listener)
     // Without these two Node itself tells the client to go on, or answers 417, before anybody has looked.

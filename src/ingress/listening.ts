@@ -1,3 +1,4 @@
+import cluster from 'node:cluster'
 import { once } from 'node:events'
 import { lstat, rm, stat } from 'node:fs/promises'
 import { type AddressInfo, connect, type ListenOptions, type Server, type Socket } from 'node:net'
@@ -39,11 +40,20 @@ export async function listenOnSocket(
   path: string,
   onError: (error: Error) => void,
 ): Promise<void> {
-  const where = `HTTP_SOCKET=${path}`
+  // Of several processes that share a socket, none may take it for an abandoned one.
+  if (!cluster.isWorker) await clearSocket(what, path)
+  await listenAt(server, what, `HTTP_SOCKET=${path}`, { path }, onError)
+}
+
+/**
+ * Removes the socket of a process that is gone.
+ *
+ * @throws Failure `configuration` when something else is there.
+ */
+export async function clearSocket(what: string, path: string): Promise<void> {
   await clearSocketPath(path).catch((cause: NodeJS.ErrnoException) => {
-    throw cannotListen(what, where, cause)
+    throw cannotListen(what, `HTTP_SOCKET=${path}`, cause)
   })
-  await listenAt(server, what, where, { path }, onError)
 }
 
 function listenAt(
@@ -67,11 +77,7 @@ function cannotListen(what: string, where: string, cause: NodeJS.ErrnoException)
   return new Failure('configuration', message, { cause, ...(cause.code && { code: cause.code }) })
 }
 
-/**
- * Removes the socket of a process that ended without removing it.
- *
- * @throws Error that says what else stands in the way.
- */
+/** @throws Error that says what else stands in the way. */
 async function clearSocketPath(path: string): Promise<void> {
   const stats = await lstat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw error
@@ -95,6 +101,15 @@ async function isAbandoned(path: string): Promise<boolean> {
   } finally {
     probe.destroy()
   }
+}
+
+/**
+ * Closes connections beyond so many as soon as they come, and emits `drop`. Of several processes under `node:cluster` a full one
+ * would hand each on to the next, which, when all are full, never ends.
+ */
+export function dropBeyondMax(server: Server, connections: number): void {
+  // Known since Node.js 23.1, not yet to its types.
+  Object.assign(server, { maxConnections: connections, dropMaxConnection: true })
 }
 
 /** Where `server` listens; the port that it got if it asked for any. */

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import {
   boolean,
   bytes,
@@ -37,6 +38,14 @@ export const ingressSettings = {
     about: 'The path of a Unix socket on which OTLP/HTTP is taken too, in plain HTTP.',
     whenUnset: 'no Unix socket',
   }),
+  PROCESSES: integer({
+    default: 1,
+    min: 1,
+    max: 256,
+    words: { auto: availableParallelism() },
+    about:
+      'In how many processes OTLP is taken, all on the same ports; auto for one on each core. A worker has no use for it.',
+  }),
   ADMIN_HOST: text({ default: '127.0.0.1', about: 'The address of health, metrics and the API.' }),
   ADMIN_PORT: integer({
     default: 8080,
@@ -58,7 +67,7 @@ export const ingressSettings = {
     default: 128 * 1024 ** 2,
     min: 1024,
     about:
-      'How many bytes of requests may be in memory between the wire and the commit; beyond it the answer is 503.',
+      'How many bytes of requests each of the PROCESSES may have in memory between the wire and the commit; beyond it the answer is 503.',
   }),
   REQUEST_TIMEOUT_SECONDS: integer({
     default: 60,
@@ -105,14 +114,15 @@ export const ingressSettings = {
     min: 0.001,
     max: 1_000_000,
     unit: 'requests a second',
-    about: 'How many requests a second are let in, in the long run.',
+    about:
+      'How many requests a second are let in, in the long run; each of the PROCESSES lets in an equal share of them.',
   }),
   RATE_LIMIT_BURST: integer({
     default: 200,
     min: 1,
     max: 10_000_000,
     unit: 'requests',
-    about: 'How many requests may come at once after a pause.',
+    about: 'How many requests may come at once after a pause, shared in the same way.',
   }),
   ENABLE_LOAD_SHEDDING: boolean({
     default: false,
@@ -161,6 +171,11 @@ export const ingressRules: readonly SettingsRule<typeof ingressSettings>[] = [
     names: ['TLS_CLIENT_CA_FILE', 'TLS_CERT_FILE'],
     rule: 'TLS_CLIENT_CA_FILE needs TLS_CERT_FILE: only a TLS listener can ask clients for a certificate',
     holds: (values) => values.TLS_CLIENT_CA_FILE === undefined || values.TLS_CERT_FILE !== undefined,
+  },
+  {
+    names: ['PROCESSES', 'RATE_LIMIT_BURST'],
+    rule: 'with ENABLE_RATE_LIMITING, RATE_LIMIT_BURST must be at least PROCESSES: each needs room for one request',
+    holds: (values) => !values.ENABLE_RATE_LIMITING || values.RATE_LIMIT_BURST >= values.PROCESSES,
   },
   {
     names: ['MAX_BODY_BYTES', 'MAX_INFLIGHT_BYTES'],

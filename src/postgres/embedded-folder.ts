@@ -10,6 +10,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
+import { statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Failure } from '../foundation/failure.ts'
@@ -43,6 +44,12 @@ export function embeddedFolder(dataDir: string): EmbeddedFolder {
     logFile: join(dataDir, 'postgres.log'),
     startLock: join(dataDir, 'postgres.starting'),
   }
+}
+
+/** What the file system of an embedded server below `dataDir` has left for this user. A full one stops the server. */
+export async function freeDiskBytes(dataDir: string): Promise<number> {
+  const { bavail, bsize } = await statfs(embeddedFolder(dataDir).data)
+  return bavail * bsize
 }
 
 /** The server in this folder as a location. */

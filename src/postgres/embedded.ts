@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { existsSync, readdirSync, statSync } from 'node:fs'
-import { rename, rm, statfs } from 'node:fs/promises'
+import { rename, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { type Clock, systemClock } from '../foundation/clock.ts'
 import { coerceError, Failure } from '../foundation/failure.ts'
@@ -63,8 +63,6 @@ export interface EmbeddedPostgres {
   readonly adopted: boolean
   /** The process id of the postmaster. */
   readonly pid: number
-  /** What the file system of the data folder has left for this user. A full one stops the server. */
-  freeDiskBytes(): Promise<number>
   /**
    * Shuts the server down and resolves when its process is gone. To be called when nobody uses it any more.
    *
@@ -167,11 +165,6 @@ class EmbeddedServer implements EmbeddedPostgres {
     if (this.#adopted) {
       this.#options.log('info', `PostgreSQL (process ${this.#pid}) was running already and was taken over.`)
     }
-  }
-
-  async freeDiskBytes(): Promise<number> {
-    const { bavail, bsize } = await statfs(this.#folder.data)
-    return bavail * bsize
   }
 
   stop(): Promise<void> {

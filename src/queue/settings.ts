@@ -7,7 +7,8 @@ export const queueSettings = {
     min: 1,
     max: 100_000_000,
     unit: 'requests',
-    about: 'How many requests may wait in the queue before OVERFLOW_POLICY acts.',
+    about:
+      'How many requests may wait in the queue before OVERFLOW_POLICY acts; each process counts for itself, several times a second.',
   }),
   STAGING_MAX_BYTES: bytes({
     default: 4 * 1024 ** 3,

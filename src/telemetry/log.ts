@@ -51,6 +51,8 @@ const textCharactersMax = 2000
 const causesMax = 5
 /** Bytes that wait for a slow reader of the log; what comes on top is lost, for memory is bounded. */
 const waitingBytesMax = 1 << 20
+/** Of so much at once, lines are not mixed with what other processes write to the same pipe (pipe(7), PIPE_BUF). */
+const writtenBytesMax = 4096
 
 const secretField = /password|secret|authorization|credential|api_?key|access_?key|^token$|_token$/i
 
@@ -112,7 +114,13 @@ interface Repetition {
 }
 
 function standardOutput(): DestinationStream {
-  const output = fileDestination({ dest: 1, sync: false, minLength: 1, maxLength: waitingBytesMax })
+  const output = fileDestination({
+    dest: 1,
+    sync: false,
+    minLength: 1,
+    maxLength: waitingBytesMax,
+    maxWrite: writtenBytesMax,
+  })
   output.on('error', () => {
     // A log that cannot be written (a full disk, a closed file) must not end the process that keeps the data.
   })
@@ -125,22 +133,25 @@ function standardOutput(): DestinationStream {
 /**
  * Makes the log of a process.
  *
+ * @param process stands in each line, where several processes write to one log.
  * @param destination takes whole lines; standard output when left out. It is written to without waiting for it.
  */
 export function createLogger({
   level,
   clock,
+  process,
   destination,
 }: {
   level: LogLevel
   clock: Clock
+  process?: number
   destination?: DestinationStream
 }): Log {
   const output = destination ?? standardOutput()
   const lines = pino(
     {
       level,
-      base: null,
+      base: process === undefined ? null : { process },
       timestamp: () => `,"time":"${new Date(clock.wallMs()).toISOString()}"`,
       formatters: { level: (label) => ({ level: label }) },
     },

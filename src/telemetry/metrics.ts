@@ -1,4 +1,4 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { type Aggregator, Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 
 /** One metric as it is declared: what it is called, what it counts, and what tells its series apart. */
 export interface MetricDeclaration {
@@ -11,6 +11,11 @@ export interface MetricDeclaration {
   readonly labels?: readonly string[]
   /** Upper bounds of a histogram's buckets, in its unit. */
   readonly buckets?: readonly number[]
+  /**
+   * What several processes that take OTLP show of a gauge together: the sum, unless it is no amount that they share out.
+   * With `min`, a process that has never set it has no say.
+   */
+  readonly together?: 'max' | 'min'
 }
 
 const answerSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10] as const
@@ -68,6 +73,7 @@ export const metricDeclarations = {
     kind: 'gauge',
     name: 'sluice_load_shedding_ratio',
     about: 'How much of the shares of load shedding is refused: 1 under overload, then falling to 0.',
+    together: 'max',
   },
   load: {
     kind: 'gauge',
@@ -75,6 +81,7 @@ export const metricDeclarations = {
     about:
       'What load shedding last read of cpu, memory, backlog and answer_time, as shares of their thresholds: 1 is an overload.',
     labels: ['reason'],
+    together: 'max',
   },
   queueSaturated: {
     kind: 'counter',
@@ -142,12 +149,14 @@ export const metricDeclarations = {
     name: 'sluice_backlog_rows',
     about:
       'Requests that wait in the queue, as last counted; the count stops just above STAGING_MAX_BACKLOG.',
+    together: 'max',
   },
   backlogBytes: {
     kind: 'gauge',
     name: 'sluice_backlog_bytes',
     about: 'Bytes that wait in the queue, as last counted.',
     unit: 'bytes',
+    together: 'max',
   },
   claimedBatches: {
     kind: 'counter',
@@ -189,6 +198,7 @@ export const metricDeclarations = {
     kind: 'gauge',
     name: 'sluice_processing_paused',
     about: '1 while polling sleeps because the buffer is full, else 0.',
+    together: 'max',
   },
   settledBatches: {
     kind: 'counter',
@@ -256,12 +266,14 @@ export const metricDeclarations = {
   databaseUp: {
     kind: 'gauge',
     name: 'sluice_database_up',
-    about: '1 when the last use of PostgreSQL succeeded, else 0.',
+    about: '1 when the last use of PostgreSQL succeeded, in each of the PROCESSES, else 0.',
+    together: 'min',
   },
   storeUp: {
     kind: 'gauge',
     name: 'sluice_store_up',
     about: '1 when the last use of the object store succeeded, else 0.',
+    together: 'max',
   },
   circuitState: {
     kind: 'gauge',
@@ -269,12 +281,14 @@ export const metricDeclarations = {
     about:
       'The circuits before the sinks store and catalog: 0 closed, 1 half open, 2 open, when nothing is claimed.',
     labels: ['sink'],
+    together: 'max',
   },
   certificateExpiry: {
     kind: 'gauge',
     name: 'sluice_tls_certificate_expiry_timestamp_seconds',
     unit: 'seconds',
     about: 'When the certificate of the OTLP listeners ends, in seconds since 1970; 0 without TLS.',
+    together: 'max',
   },
 } as const satisfies Readonly<Record<string, MetricDeclaration>>
 
@@ -301,14 +315,19 @@ export type Metrics = { readonly [N in keyof Declarations]: MetricOf<Declaration
   watch(gauge: GaugeName, read: () => number): void
 }
 
-/** Makes all metrics on a registry of their own, so that two in one process (in tests) do not meet. */
-export function createMetrics(): Metrics {
+/**
+ * Makes all metrics on a registry of their own, so that two in one process (in tests) do not meet.
+ *
+ * @param isOneOfSeveral whether they are one part of what several processes show together.
+ */
+export function createMetrics({ isOneOfSeveral = false } = {}): Metrics {
   const registry = new Registry()
   const readers = new Map<string, () => number>()
   const made: Record<string, Counter | Gauge | Histogram> = {}
   for (const [key, declaration] of Object.entries<MetricDeclaration>(metricDeclarations)) {
-    const { name, about: help, labels = [], buckets = [] } = declaration
-    const common = { name, help, labelNames: [...labels], registers: [registry] }
+    const { name, about: help, labels = [], buckets = [], together } = declaration
+    const aggregator: Aggregator = together ?? 'sum'
+    const common = { name, help, labelNames: [...labels], registers: [registry], aggregator }
     switch (declaration.kind) {
       case 'counter':
         made[key] = new Counter(common)
@@ -316,14 +335,17 @@ export function createMetrics(): Metrics {
       case 'histogram':
         made[key] = new Histogram({ ...common, buckets: [...buckets] })
         break
-      case 'gauge':
-        made[key] = new Gauge({
+      case 'gauge': {
+        const gauge = new Gauge({
           ...common,
           collect() {
             const read = readers.get(key)
             if (read !== undefined) this.set(read())
           },
         })
+        if (isOneOfSeveral && together === 'min') gauge.remove()
+        made[key] = gauge
+      }
     }
   }
   const watch = (gauge: GaugeName, read: () => number) => {
@@ -336,7 +358,9 @@ export function createMetrics(): Metrics {
 /**
  * Adds the process's own metrics under the names that every dashboard for Node knows (`process_…`, `nodejs_…`).
  * They watch the event loop and the garbage collector for as long as the process lives.
+ *
+ * @param process the label of that name, which tells several processes apart; none when it is left out.
  */
-export function collectProcessMetrics(metrics: Metrics): void {
-  collectDefaultMetrics({ register: metrics.registry })
+export function collectProcessMetrics(metrics: Metrics, process?: string): void {
+  collectDefaultMetrics({ register: metrics.registry, ...(process !== undefined && { labels: { process } }) })
 }

@@ -41,7 +41,7 @@ function served({ backlogRowsMax = 1000, clock = systemClock } = {}) {
     health: well,
     api: gets,
     posts,
-    metrics: createMetrics(),
+    counts: async () => createMetrics().registry,
     log,
   })
   const get = async (path: string) => {

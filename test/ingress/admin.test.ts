@@ -30,7 +30,7 @@ function admin(options: Partial<Omit<AdminOptions, 'port' | 'clock'>> = {}) {
       '/broken': () => Promise.reject(new Error('broken')),
     },
     posts: { '/things/:id': async ({ params, body }) => ({ status: 200, body: { params, body } }) },
-    metrics: createMetrics(),
+    counts: async () => createMetrics().registry,
     log,
     ...options,
   })
@@ -224,7 +224,7 @@ test('the server listens, answers over a socket, and stops', async () => {
     health: async () => well,
     api: {},
     posts: {},
-    metrics: createMetrics(),
+    counts: async () => createMetrics().registry,
     log,
     clock: systemClock,
   })

@@ -64,7 +64,7 @@ const admin = new AdminServer({
   health: async () => ({ ok: true, checks: {} }),
   api: { '/traces/:id': async () => ({ status: 200, body: { found: true } }) },
   posts: {},
-  metrics: createMetrics(),
+  counts: async () => createMetrics().registry,
   log,
   clock: systemClock,
 })

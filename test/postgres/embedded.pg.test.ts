@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'no
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
 import { findEmbedded, openEmbedded } from '../../src/postgres/embedded.ts'
+import { freeDiskBytes } from '../../src/postgres/embedded-folder.ts'
 import { closePool, openPool, type Sql } from '../../src/postgres/pool.ts'
 import { isAlive } from '../../src/postgres/postmaster-pid.ts'
 import { checkServer } from '../../src/postgres/server-check.ts'
@@ -67,7 +68,7 @@ test('the first start makes a private database that keeps every promise, and the
       encoding: 'UTF8',
     })
   })
-  const free = await first.server.freeDiskBytes()
+  const free = await freeDiskBytes(dataDir)
   expect(Number.isInteger(free) && free > 0).toBe(true)
   await first.server.stop()
   expect(isAlive(first.server.pid)).toBe(false)
