@@ -6,12 +6,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import tls from 'node:tls'
 import grpc from '@grpc/grpc-js'
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { closePool, type Sql } from '../../src/postgres/pool.ts'
 import { type Issued, TestAuthority } from '../ingress/certificates.ts'
 import { head, oneSpan, RawConnection } from '../ingress/serve.ts'
 import { cloneDatabase, type TestDatabase } from '../support/postgres.ts'
 import { launchSluice, type RunningSluice, spanRequest, startSluice } from './sluice.ts'
+
+// Each starts up to five processes, beside other tests that do.
+vi.setConfig({ testTimeout: 90_000 })
 
 let database: TestDatabase
 let sql: Sql
