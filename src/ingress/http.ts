@@ -1,9 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer, type Server as TlsServer } from 'node:https'
 import type { Socket } from 'node:net'
-import { getRequestListener, type HttpBindings } from '@hono/node-server'
-import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
-import { type Context, Hono } from 'hono'
 import type { ByteBudget } from '../foundation/byte-budget.ts'
 import type { Clock } from '../foundation/clock.ts'
 import { invariant } from '../foundation/failure.ts'
@@ -78,10 +75,8 @@ const CONNECTIONS_MAX = 10_000
 const ALLOWED_METHODS = 'OPTIONS, POST'
 
 /**
- * The OTLP/HTTP listener. Requests are read straight from Node's own objects and answered through them; Hono routes
- * and nothing else. CPU time of a request of 6.9 kB that is only read and answered, Node 24: 68 us on node:http
- * alone, 83 us so, 95 us with Hono's response and 106 us with its `arrayBuffer()` too. In front of unpacking and
- * walking 10 spans, Hono and its adapter are 5 % of this path's CPU time.
+ * The OTLP/HTTP listener, on Node's own requests and answers. The few paths need no router: in front of unpacking and walking 10
+ * spans, Hono and its adapter would be 5 % of the CPU time of this path (docs/decisions/0021).
  *
  * **Maintained invariant**: each request in `#inHand` is answered, or its client has gone, before it leaves.
  */
@@ -208,43 +203,28 @@ export class HttpIngress implements Service {
   }
 
   #listener(): (incoming: IncomingMessage, outgoing: ServerResponse) => void {
-    const app = new Hono<{ Bindings: HttpBindings }>()
-    const respond = async (c: Context<{ Bindings: HttpBindings }>, signal: Signal | undefined) => {
-      await this.#handle(c.env.incoming as IncomingMessage, c.env.outgoing as ServerResponse, signal)
-      return RESPONSE_ALREADY_SENT
-    }
-    // One handler a path for all methods: two would send each request through Hono's middleware composition.
-    for (const signal of this.#options.signals) app.all(signals[signal].path, (c) => respond(c, signal))
-    app.notFound((c) => respond(c, undefined))
-    const fetch = getRequestListener(app.fetch, {
-      hostname: 'localhost',
-      // Replacing the global Request and Response would break how a HEAD request is marked as answered.
-      overrideGlobalObjects: false,
-      // Unread bodies are dealt with where the answer is written.
-      autoCleanupIncoming: false,
-      errorHandler: () => undefined,
-    })
+    const bySignal = new Map<string | undefined, Signal>()
+    for (const signal of this.#options.signals) bySignal.set(signals[signal].path, signal)
     return (incoming, outgoing) => {
-      fetch(incoming, outgoing)
-        .then(() => {
-          if (outgoing.headersSent || outgoing.destroyed) return
-          if (incoming.method === 'OPTIONS' && incoming.url === '*') {
-            return this.#answerOptions(incoming, outgoing)
-          }
-          // What the adapter refused before any handler: a Host or a target that makes no URL.
-          const outcome: Outcome = { kind: 'malformed', message: 'the request target and Host make no URL' }
-          const requestId = requestIdOf(incoming.headers['x-request-id'])
-          this.#options.events.answered(undefined, outcome, 0)
-          return this.#answer(incoming, outgoing, undefined, requestId, outcome)
-        })
-        .catch((thrown: unknown) => {
-          this.#options.events.failed(requestIdOf(incoming.headers['x-request-id']), thrown)
-          outgoing.destroy()
-        })
+      const path = pathOf(incoming)
+      const handled =
+        path === undefined
+          ? this.#refuseTarget(incoming, outgoing)
+          : this.#handle(incoming, outgoing, bySignal.get(path))
+      handled.catch((thrown: unknown) => {
+        this.#options.events.failed(requestIdOf(incoming.headers['x-request-id']), thrown)
+        outgoing.destroy()
+      })
     }
   }
 
-  /** Never rejects. */
+  #refuseTarget(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+    const outcome: Outcome = { kind: 'malformed', message: 'the request target and Host make no URL' }
+    this.#options.events.answered(undefined, outcome, 0)
+    const requestId = requestIdOf(incoming.headers['x-request-id'])
+    return this.#answer(incoming, outgoing, undefined, requestId, outcome)
+  }
+
   async #handle(
     incoming: IncomingMessage,
     outgoing: ServerResponse,
@@ -253,7 +233,8 @@ export class HttpIngress implements Service {
     const { events, budget, clock, cors } = this.#options
     if (incoming.method === 'OPTIONS') {
       const preflight = cors && isPreflight(incoming) ? preflightHeaders(cors, incoming) : undefined
-      if (preflight ?? signal) return this.#answerOptions(incoming, outgoing, preflight)
+      if (preflight ?? signal ?? incoming.url === '*')
+        return this.#answerOptions(incoming, outgoing, preflight)
     }
     const requestId = requestIdOf(incoming.headers['x-request-id'])
     const startedMs = clock.monotonicMs()
@@ -418,3 +399,15 @@ function brokenOff(fault: BrokenOff): Outcome {
       return shuttingDown
   }
 }
+
+/** A Host of names, numbers and a port: with it, a path is a path. */
+const plainHost = /^[\w.-]+(?::\d{1,5})?$/
+
+/** The path that a request is for (RFC 9112, section 3.2); undefined when its target and Host make no URL. */
+function pathOf({ url = '', headers: { host = 'localhost' } }: IncomingMessage): string | undefined {
+  if (plainPath.test(url) && plainHost.test(host)) return url
+  return URL.parse(url, `http://${host}`)?.pathname
+}
+
+/** A path of which no URL would make another one. */
+const plainPath = /^(?:\/[\w-]+)+$/
