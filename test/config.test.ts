@@ -39,6 +39,7 @@ test('the defaults are those of the design', () => {
       CIRCUIT_RESET_SECONDS: 30,
       MAX_BODY_BYTES: 20 * 2 ** 20,
       MAX_INFLIGHT_BYTES: 128 * 2 ** 20,
+      STAGING_COMPRESSION: 'as_sent',
       HOST: '127.0.0.1',
       HTTP_PORT: 4318,
       PROCESSES: 1,

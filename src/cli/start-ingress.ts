@@ -96,6 +96,7 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
       stager,
       overflow,
       maxBodyBytes: config.MAX_BODY_BYTES,
+      packsAll: config.STAGING_COMPRESSION === 'gzip',
       answerTimes,
       events,
       clock,

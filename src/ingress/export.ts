@@ -50,6 +50,8 @@ export interface ExportOptions {
   stager: { append(row: StagedRow): Promise<void> }
   overflow: { decide(bytes: number): OverflowDecision; settled(bytes: number, committed: boolean): void }
   maxBodyBytes: number
+  /** Whether what comes without an encoding is packed before it is staged. */
+  packsAll?: boolean
   /** Keeps how long it takes; undefined when nobody asks. */
   answerTimes?: AnswerTimes | undefined
   events: IngressEvents
@@ -58,6 +60,8 @@ export interface ExportOptions {
 
 /** Unpacked bodies up to this length are read where we stand: the worst of them holds everybody else for 33 ms. */
 export const READ_AT_ONCE_BYTES_MAX = 1024 ** 2
+/** What is shorter gains next to nothing by being packed. */
+const PACKED_BYTES_MIN = 1024
 /** How much more comes out of a body that does not say it: OTLP shrinks to a seventh, or to less the larger it is. */
 const EXPECTED_RATIO = 16
 
@@ -115,7 +119,9 @@ export class ExportPath {
     if (typeof opened === 'string') return this.#noRoom(requestId, opened)
     const { read, gzip } = opened
     // What came compressed is kept compressed: as it came if those very bytes are what was read, else packed again.
-    const encoding: Encoding = opened.cameAsItIs ? 'identity' : 'gzip'
+    const isKept =
+      opened.cameAsItIs && !(this.#options.packsAll === true && read.body.length >= PACKED_BYTES_MIN)
+    const encoding: Encoding = isKept ? 'identity' : 'gzip'
     this.#options.events.walked(signal, read.items, read.repairedStrings)
     // Only what says nothing at all is not staged: a request of unknown fields alone may be a newer sender's data.
     if (read.body.length === 0) return accepted

@@ -69,6 +69,12 @@ export const ingressSettings = {
     about:
       'How many bytes of requests each of the PROCESSES may have in memory between the wire and the commit; beyond it the answer is 503.',
   }),
+  STAGING_COMPRESSION: oneOf({
+    choices: ['as_sent', 'gzip'],
+    default: 'as_sent',
+    about:
+      'What becomes of requests that come without a Content-Encoding: as_sent stages and stores them as they are, gzip packs those of 1 KiB and more first.',
+  }),
   REQUEST_TIMEOUT_SECONDS: integer({
     default: 60,
     min: 1,

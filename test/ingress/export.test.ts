@@ -43,6 +43,27 @@ test('a gzip body is staged byte for byte, also one of several members', async (
   ])
 })
 
+test('where all is packed, what came without an encoding is staged as gzip from 1 KiB on, and says its own size', async () => {
+  await using ingress = await serveIngress({ packsAll: true })
+  const body = payload('js-traces.pb')
+  const json = payload('js-traces.json')
+  await send(ingress.port, { headers: { 'content-type': PROTOBUF }, body })
+  await send(ingress.port, { headers: { 'content-type': JSON_TYPE }, body: json })
+  await send(ingress.port, { headers: { 'content-type': PROTOBUF }, body: oneSpan })
+  const [packed, fromJson, short] = ingress.stager.rows
+  if (packed === undefined || fromJson === undefined) throw new Error('nothing was staged')
+  expect([packed.encoding, packed.unpackedBytes, gunzipSync(packed.payload)]).toEqual([
+    'gzip',
+    body.length,
+    body,
+  ])
+  expect([fromJson.encoding, fromJson.items]).toEqual(['gzip', 100])
+  expect(gunzipSync(fromJson.payload).length).toBe(fromJson.unpackedBytes)
+  expect([short?.encoding, short?.payload]).toEqual(['identity', oneSpan])
+  expect(ingress.settled[0]).toEqual({ bytes: packed.payload.length, committed: true })
+  expect(ingress.budget.usedBytes).toBe(0)
+})
+
 test('deflate, zstd and repaired gzip bodies are packed again as gzip', async () => {
   await using ingress = await serveIngress()
   await send(ingress.port, { headers: packedAs('deflate'), body: deflateSync(oneSpan) })

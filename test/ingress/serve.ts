@@ -115,6 +115,7 @@ export async function serveIngress(
   options: Partial<Omit<HttpIngressOptions, 'rateLimit'>> & {
     rateLimit?: { perSecond: number; burst: number }
     inflightBytes?: number
+    packsAll?: boolean
   } = {},
 ): Promise<Ingress> {
   const { log, lines } = collectingLog()
@@ -135,7 +136,14 @@ export async function serveIngress(
     socketPath: undefined,
     tls: undefined,
     signals: ['traces', 'metrics', 'logs'],
-    exportPath: new ExportPath({ stager, overflow, maxBodyBytes, events, clock: systemClock }),
+    exportPath: new ExportPath({
+      stager,
+      overflow,
+      maxBodyBytes,
+      packsAll: options.packsAll ?? false,
+      events,
+      clock: systemClock,
+    }),
     budget,
     requestTimeoutMs: 60_000,
     cors: undefined,
