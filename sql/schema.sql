@@ -215,3 +215,14 @@ BEGIN
   RETURN actual;
 END
 $function$;
+
+CREATE OR REPLACE FUNCTION public.settle_requires_lease(is_held boolean, batch uuid)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  IF NOT is_held THEN
+    RAISE EXCEPTION 'batch % is held under another lease, or was settled', batch USING ERRCODE = 'SL002';
+  END IF;
+END
+$function$;

@@ -357,7 +357,7 @@ async function startRelay(
     }),
   )
   const relay = new Relay({
-    queue: relayQueue({ claims, settles, owner: `${hostname()}:${process.pid}`, leaseSeconds }),
+    queue: relayQueue({ claims, settles, owner: `${hostname()}:${process.pid}`, leaseSeconds, clock }),
     store,
     keyPrefix,
     leaseSeconds,

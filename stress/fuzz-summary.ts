@@ -48,7 +48,7 @@ export function summaryElsewhere(signal: Signal, request: unknown): Summary {
     minTimeUnixNano: times.at(0),
     maxTimeUnixNano: times.at(-1),
     services: [...services].slice(0, servicesMax),
-    traceHashes: [...hashes].slice(0, traceHashesMax),
+    traceHashes: BigInt64Array.from([...hashes].slice(0, traceHashesMax)),
     cut: services.size > servicesMax || hashes.size > traceHashesMax,
   }
 }

@@ -158,7 +158,9 @@ describe('SQL', () => {
   })
 
   test('migrations are numbered without a gap', () => {
-    const numbers = files.flatMap((file) => /^sql\/migrations\/(\d{4})_[a-z_]+\.sql$/.exec(file)?.[1] ?? [])
+    const numbers = files
+      .flatMap((file) => /^sql\/migrations\/(\d{4})_[a-z_]+\.sql$/.exec(file)?.[1] ?? [])
+      .toSorted()
     expect(numbers).toEqual(numbers.map((_, index) => String(index + 1).padStart(4, '0')))
   })
 })

@@ -1,11 +1,11 @@
 -- $1 batch id, $2 lease token, $3 lease owner, $4 lease seconds, $5 most rows, $6 most bytes, $7 most unpacked bytes,
 -- $8 whether the first row is taken whatever its size: a large one would wait for ever otherwise; $9 the largest payload that
--- comes along.
+-- comes along; $10 the lowest id.
 -- MATERIALIZED: without the fence the planner may lock more rows than the limit. id = ANY(ARRAY(...)): a join becomes a sequential scan under a generic plan.
 WITH candidate AS MATERIALIZED (
   SELECT id, bytes, unpacked_bytes
   FROM ingestion_queue
-  WHERE batch_id IS NULL
+  WHERE batch_id IS NULL AND id >= $10::bigint
   ORDER BY id
   LIMIT $5::int
   FOR UPDATE SKIP LOCKED

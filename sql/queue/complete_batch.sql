@@ -1,5 +1,5 @@
--- $1 batch id, $2 lease token, $3 rows expected, $4 catalog rows as JSON, $5 object ids, and the trace index as
--- three parallel arrays: $6 hashes, $7 place of the object in $5 from 1, $8 number of the request in the object.
+-- $1 batch id, $2 lease token, $3 rows expected, $4 catalog rows as JSON. The entries of the trace index were copied just
+-- before, in this transaction; so a fence that matches nothing ends it.
 -- Everything hangs on the fence; a DELETE in a CTE takes effect even where the INSERTs beside it insert nothing.
 WITH fence AS (
   DELETE FROM ingestion_batch
@@ -22,12 +22,7 @@ stored AS (
     signal smallint, encoding smallint, tenant text, bucket text, key text, checksum text, services text[],
     queue_ids bigint[], offsets int[]
   )
-),
-indexed AS (
-  INSERT INTO trace_index (trace_hash, object_id, request_no)
-  SELECT t.trace_hash, ($5::uuid[])[t.object_place], t.request_no
-  FROM fence, unnest($6::bigint[], $7::int[], $8::smallint[]) AS t (trace_hash, object_place, request_no)
 )
 SELECT
-  settle_expects((SELECT count(*) FROM settled), $3::bigint, fence.batch_id)::int AS rows
-FROM fence
+  settle_requires_lease(EXISTS (SELECT FROM fence), $1::uuid),
+  settle_expects((SELECT count(*) FROM settled), $3::bigint, $1::uuid)::int AS rows

@@ -7,9 +7,11 @@ SELECT
 FROM
   (
     SELECT count(*) AS rows, coalesce(sum(bytes), 0) AS bytes
-    FROM (SELECT bytes FROM ingestion_queue WHERE batch_id IS NULL LIMIT $1::int) AS first_rows
+    FROM (SELECT bytes FROM ingestion_queue WHERE batch_id IS NULL ORDER BY id LIMIT $1::int) AS first_rows
   ) AS pending,
   (
     SELECT coalesce(sum(rows), 0) AS rows, coalesce(sum(bytes), 0) AS bytes
-    FROM (SELECT rows, bytes FROM ingestion_batch WHERE status = 'failed' LIMIT $1::int) AS first_batches
+    FROM (
+      SELECT rows, bytes FROM ingestion_batch WHERE status = 'failed' ORDER BY next_attempt_at LIMIT $1::int
+    ) AS first_batches
   ) AS failed

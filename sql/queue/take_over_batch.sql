@@ -33,5 +33,5 @@ SELECT
   queued.id, queued.signal, queued.tenant, queued.encoding, queued.items, queued.bytes, queued.request_id,
   queued.summary, CASE WHEN queued.bytes <= $6::int THEN queued.payload END AS payload
 FROM taken
-LEFT JOIN ingestion_queue AS queued ON queued.batch_id = taken.batch_id
+LEFT JOIN ingestion_queue AS queued ON queued.batch_id = (SELECT batch_id FROM taken)
 ORDER BY queued.id

@@ -11,7 +11,7 @@ export interface Summary {
   /** Distinct `service.name` values in order of appearance: at most 64, each cut to 256 characters. */
   services: string[]
   /** `traceHash` of distinct trace ids of spans: at most 10,000. */
-  traceHashes: bigint[]
+  traceHashes: BigInt64Array
   /** True when services or trace ids were left out because there were too many. */
   cut: boolean
 }
@@ -50,8 +50,9 @@ export function encodeSummary(summary: Summary): Buffer {
     at += 2 + written
   }
   at = bytes.writeUInt32LE(traceHashes.length, at)
-  for (const hash of traceHashes) at = bytes.writeBigInt64LE(hash, at)
-  return bytes.subarray(0, at)
+  // Every platform of Node is little-endian.
+  bytes.set(new Uint8Array(traceHashes.buffer, traceHashes.byteOffset, traceHashes.byteLength), at)
+  return bytes.subarray(0, at + traceHashes.byteLength)
 }
 
 /**
@@ -91,12 +92,10 @@ function decodeFields(bytes: Buffer): Summary {
     services.push(bytes.toString('utf8', at + 2, end))
     at = end
   }
-  const traceHashes: bigint[] = []
-  left = bytes.readUInt32LE(at)
+  const count = bytes.readUInt32LE(at)
   at += 4
-  for (; left > 0; left--) {
-    traceHashes.push(bytes.readBigInt64LE(at))
-    at += 8
-  }
+  if (bytes.length < at + 8 * count) throw new RangeError(`${count} hashes are more than there are`)
+  const traceHashes = new BigInt64Array(count)
+  bytes.copy(new Uint8Array(traceHashes.buffer), 0, at, at + 8 * count)
   return { minTimeUnixNano, maxTimeUnixNano, services, traceHashes, cut: (flags & cutFlag) !== 0 }
 }

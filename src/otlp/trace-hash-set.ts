@@ -67,9 +67,7 @@ export class TraceHashSet {
     this.#size++
   }
 
-  toArray(): bigint[] {
-    const array: bigint[] = []
-    for (let i = 0; i < this.#size; i++) array.push(this.#hashes[i] as bigint)
-    return array
+  toArray(): BigInt64Array {
+    return this.#hashes.slice(0, this.#size)
   }
 }

@@ -159,6 +159,8 @@ function setupText({ statementTimeoutMs, planCacheMode }: PoolOptions): string {
     plan_cache_mode: planCacheMode ?? 'auto',
     // Our statements are short: compiling one takes longer than running it.
     jit: 'off',
+    // How a statement with literals in its text is read.
+    standard_conforming_strings: 'on',
     // What postgres.js reads and writes.
     bytea_output: 'hex',
     datestyle: 'ISO, MDY',

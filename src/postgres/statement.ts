@@ -30,12 +30,32 @@ export function sqlFolder(): string {
 export function statement<Row extends object>(
   name: string,
 ): (sql: Sql, parameters?: readonly Parameter[]) => Promise<readonly Row[]> {
-  const text = readFileSync(join(sqlFolder(), `${name}.sql`), 'utf8')
+  const text = readStatement(name)
   return (sql, parameters = []) =>
     answerOf<readonly Row[]>(
       sql,
       sql.unsafe<Row[]>(text, parameters as ParameterOrJSON<never>[], { prepare: true }),
     )
+}
+
+/**
+ * The statement in `sql/{name}.sql` as a function of its parameters: its text with them as literals, for where several
+ * statements are said in one go, which can have none. A string is taken as it is because sessions have
+ * `standard_conforming_strings=on`.
+ */
+export function inlineStatement(name: string): (parameters: readonly (string | number)[]) => string {
+  // Text and the numbers of parameters take turns.
+  const parts = readStatement(name)
+    .replaceAll(/^--.*\n/gm, '')
+    .split(/\$(\d+)/)
+  return (parameters) => {
+    const literals = parameters.map((value) => `'${String(value).replaceAll("'", "''")}'`)
+    return parts.map((part, place) => (place % 2 === 0 ? part : literals[Number(part) - 1])).join('')
+  }
+}
+
+function readStatement(name: string): string {
+  return readFileSync(join(sqlFolder(), `${name}.sql`), 'utf8')
 }
 
 /** A PostgreSQL array literal of values that need no quoting: numbers, uuids. */

@@ -15,6 +15,8 @@ export interface ClaimOptions {
   bytesMax: number
   /** Take the first row even if it is larger than `bytesMax`. */
   firstAnySize: boolean
+  /** Rows with lower ids are left alone; none unless told. */
+  from?: bigint
 }
 
 const claim = statement<QueueRecord>('queue/claim_batch')
@@ -36,6 +38,7 @@ export async function claimBatch(sql: Sql, options: ClaimOptions): Promise<Batch
     UNPACKED_BYTES_MAX,
     options.firstAnySize,
     PAYLOAD_ALONG_BYTES_MAX,
+    options.from ?? 0n,
   ])
   if (records.length === 0) return undefined
   const rows = await readPayloads(sql, { batchId, leaseToken }, records)

@@ -10,8 +10,8 @@ export interface Pending {
 
 const count = statement<{ rows: number; oldest_ms: number }>('queue/count_pending')
 
-/** How many of the first `limit` pending rows there are. Takes no lock. */
-export async function countPending(sql: Sql, limit: number): Promise<Pending> {
-  const [found] = await count(sql, [limit])
+/** How many of the first `limit` pending rows there are, of those with the id `from` and later. Takes no lock. */
+export async function countPending(sql: Sql, limit: number, from = 0n): Promise<Pending> {
+  const [found] = await count(sql, [limit, from])
   return { rows: found?.rows ?? 0, oldestMs: found?.oldest_ms ?? 0 }
 }

@@ -1,3 +1,4 @@
+import type { Clock } from '../foundation/clock.ts'
 import { uuidV7Milliseconds } from '../foundation/uuid-time.ts'
 import { ensureTraceIndexPartition } from '../postgres/partitions.ts'
 import type { Sql } from '../postgres/pool.ts'
@@ -6,6 +7,7 @@ import type { Batch, BatchId, Lease } from './batch.ts'
 import { claimBatch } from './claim-batch.ts'
 import { countPending } from './count-pending.ts'
 import { hasDueBatch } from './has-due-batch.ts'
+import { LowWaterMark } from './low-water-mark.ts'
 import { renewLeases } from './renew-leases.ts'
 import {
   absolveBatch,
@@ -30,6 +32,7 @@ export interface RelayQueueOptions {
   /** Who holds the leases, for people to see. */
   owner: string
   leaseSeconds: number
+  clock: Clock
 }
 
 interface TakeOverBounds {
@@ -42,10 +45,16 @@ interface ClaimBounds extends TakeOverBounds {
 }
 
 /** The statements of the batch protocol on their pools: all that the relay knows of the queue. */
-export function relayQueue({ claims, settles, owner, leaseSeconds }: RelayQueueOptions) {
+export function relayQueue({ claims, settles, owner, leaseSeconds, clock }: RelayQueueOptions) {
+  const mark = new LowWaterMark(clock)
   return {
-    countPending: (limit: number) => countPending(claims, limit),
-    claimBatch: (bounds: ClaimBounds) => claimBatch(claims, { owner, leaseSeconds, ...bounds }),
+    countPending: (limit: number) => mark.look((from) => countPending(claims, limit, from)),
+    claimBatch: async (bounds: ClaimBounds) => {
+      const batch = await claimBatch(claims, { owner, leaseSeconds, from: mark.from, ...bounds })
+      const [first] = batch?.rows ?? []
+      if (first !== undefined) mark.claimed(first.id)
+      return batch
+    },
     hasDueBatch: () => hasDueBatch(claims),
     takeOverBatch: (bounds: TakeOverBounds) => takeOverBatch(claims, { owner, leaseSeconds, ...bounds }),
     renewLeases: (leases: readonly Lease[]) => renewLeases(settles, leases, leaseSeconds),

@@ -1,10 +1,13 @@
 import { v7 as uuidv7 } from 'uuid'
+import { asFailure } from '../foundation/failure.ts'
 import { uuidV7Milliseconds } from '../foundation/uuid-time.ts'
 import { type Encoding, encodingNumbers, type Signal, signals } from '../otlp/signal.ts'
-import type { Sql } from '../postgres/pool.ts'
-import { arrayLiteral, statement } from '../postgres/statement.ts'
+import { copyIn } from '../postgres/copy-in.ts'
+import { answerOf, type Sql } from '../postgres/pool.ts'
+import { inlineStatement, statement } from '../postgres/statement.ts'
 import type { Batch, BatchId, Lease } from './batch.ts'
 import type { DeadLetterReason } from './dead-letters.ts'
+import { copyTraceEntriesText, encodeTraceEntries } from './trace-entries.ts'
 
 /** One object as the catalog is to name it. */
 export interface CatalogEntry {
@@ -22,7 +25,8 @@ export interface CatalogEntry {
   services: readonly string[]
   queueIds: readonly bigint[]
   offsets: readonly number[]
-  traceHashes: readonly { hash: bigint; requestNo: number }[]
+  /** Of each request, the traces of which it may hold spans. */
+  traceHashes: readonly BigInt64Array[]
 }
 
 /**
@@ -32,7 +36,7 @@ export interface CatalogEntry {
 export type Settled = 'settled' | 'forgotten'
 
 type RowsFound = { rows: number }
-const complete = statement<RowsFound>('queue/complete_batch')
+const complete = inlineStatement('queue/complete_batch')
 const fail = statement<RowsFound>('queue/fail_batch')
 const split = statement<RowsFound>('queue/split_batch')
 const release = statement<RowsFound>('queue/release_batch')
@@ -40,11 +44,13 @@ const bury = statement<RowsFound>('queue/bury_batch')
 const absolve = statement<never>('queue/absolve_batch')
 const find = statement<{ settled: boolean }>('queue/find_settled')
 
+/** Raised where the fence of a settle matches nothing that was said together with other statements. */
+const LEASE_LOST = 'SL002'
 /** Text columns refuse U+0000 and errors can be long. */
 const ERROR_CHARACTERS_MAX = 256
 
 /**
- * Stores: the rows leave the queue and their objects enter the catalog, in one statement.
+ * Stores: the rows leave the queue, and their objects and traces enter the catalog, in one transaction and one round trip.
  *
  * @throws Failure; `bug` with code SL001 when the batch does not hold the rows that were written.
  */
@@ -56,16 +62,7 @@ export async function completeBatch(
   const msecs = uuidV7Milliseconds(batch.batchId)
   // Object ids begin with the time of their batch: trace_index is partitioned by it.
   const objectIds = entries.map(() => uuidv7({ msecs }))
-  const hashes: bigint[] = []
-  const places: number[] = []
-  const requestNos: number[] = []
-  for (const [index, entry] of entries.entries()) {
-    for (const { hash, requestNo } of entry.traceHashes) {
-      hashes.push(hash)
-      places.push(index + 1)
-      requestNos.push(requestNo)
-    }
-  }
+  const traces = entries.map(({ traceHashes }, index) => ({ objectId: objectIds[index] ?? '', traceHashes }))
   const records = entries.map((entry, index) => ({
     object_id: objectIds[index],
     min_time: timestamp(entry.minTimeUnixNano),
@@ -83,18 +80,14 @@ export async function completeBatch(
     queue_ids: entry.queueIds.map(String),
     offsets: entry.offsets,
   }))
-  return outcome(
-    await complete(sql, [
-      batch.batchId,
-      batch.leaseToken,
-      batch.rows.length,
-      records,
-      arrayLiteral(objectIds),
-      arrayLiteral(hashes),
-      arrayLiteral(places),
-      arrayLiteral(requestNos),
-    ]),
-  )
+  const text = complete([batch.batchId, batch.leaseToken, batch.rows.length, JSON.stringify(records)])
+  try {
+    const pieces = encodeTraceEntries(traces)
+    return outcome(await answerOf(sql, copyIn<RowsFound>(sql, `${copyTraceEntriesText};\n${text}`, pieces)))
+  } catch (thrown) {
+    if (asFailure(thrown).code === LEASE_LOST) return 'forgotten'
+    throw thrown
+  }
 }
 
 export interface FailOptions {

@@ -1,8 +1,8 @@
-import type { Writable } from 'node:stream'
 import type { Clock } from '../foundation/clock.ts'
 import { Failure } from '../foundation/failure.ts'
 import { Periodic } from '../foundation/periodic.ts'
 import type { Service } from '../foundation/service.ts'
+import { copyIn } from '../postgres/copy-in.ts'
 import type { Sql } from '../postgres/pool.ts'
 import { classifyPostgresError } from '../postgres/sqlstate.ts'
 import { encodeRows, rowBytes, type StagedRow, stageText } from './copy-format.ts'
@@ -226,7 +226,7 @@ class Lane {
     try {
       const pieces = encodeRows(group.map((entry) => entry.row))
       const outcome = await Promise.race([
-        copyRows(this.#sql, pieces, () => {
+        copyIn(this.#sql, stageText, pieces, () => {
           sent = true
           // What came before, at the start of the session above all, says nothing about this commit.
           this.#warning = undefined
@@ -255,53 +255,4 @@ class Lane {
       settled.abort(null)
     }
   }
-}
-
-/** What a query of postgres.js calls when the server has answered; its types leave them out. */
-interface QueryCallbacks {
-  resolve: (stream: Writable) => void
-  reject: (thrown: unknown) => void
-}
-
-/**
- * Writes `pieces` as one COPY and resolves after its commit. `onSending` is called before the first byte leaves: from
- * there on a failure may be a lost answer.
- *
- * postgres.js hands an error that comes after the last byte to the query, whose promise the stream has settled
- * already, so that neither of them ever tells (porsager/postgres 1173). And an error that comes together with the
- * server's consent destroys the stream before whoever awaits the query has seen it, which ends the process. Hence
- * the query's own callbacks are listened to.
- */
-function copyRows(sql: Sql, pieces: readonly Buffer[], onSending: () => void): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const query = sql.unsafe(stageText)
-    const callbacks = query as unknown as QueryCallbacks
-    const { resolve: resolveQuery, reject: rejectQuery } = callbacks
-    callbacks.resolve = (stream) => {
-      // Called a second time at the end of the statement, as for one that is no COPY.
-      callbacks.resolve = resolveQuery
-      stream.on('error', reject)
-      stream.on('finish', resolve)
-      onSending()
-      sendAll(stream, pieces)
-      resolveQuery(stream)
-    }
-    callbacks.reject = (thrown) => {
-      rejectQuery(thrown)
-      reject(thrown)
-    }
-    query.writable().catch(reject)
-  })
-}
-
-/** Each piece when the one before has left, so that the copies of the driver are few. */
-function sendAll(stream: Writable, pieces: readonly Buffer[]): void {
-  let place = 0
-  const sendMore = () => {
-    while (place < pieces.length - 1) {
-      if (!stream.write(pieces[place++])) return void stream.once('drain', sendMore)
-    }
-    stream.end(pieces[place])
-  }
-  sendMore()
 }

@@ -34,8 +34,8 @@ export interface BatchObject {
   queueIds: bigint[]
   /** Where each request starts, in bytes of the object as stored. */
   offsets: number[]
-  /** Which request may hold spans of a trace; `requestNo` is an index into `offsets`. */
-  traceHashes: { hash: bigint; requestNo: number }[]
+  /** Of each request, as in `offsets`, the traces of which it may hold spans. */
+  traceHashes: BigInt64Array[]
 }
 
 const servicesMax = 64
@@ -116,12 +116,12 @@ function objectOf(
   let [bytes, items] = [0, 0]
   let minTimeUnixNano: bigint | undefined
   let maxTimeUnixNano: bigint | undefined
-  for (const [requestNo, { payload, items: rowItems, summary }] of rows.entries()) {
+  for (const { payload, items: rowItems, summary } of rows) {
     offsets.push(bytes)
     bytes += payload.length
     items += rowItems
     for (const service of summary.services) if (services.size < servicesMax) services.add(service)
-    for (const hash of summary.traceHashes) traceHashes.push({ hash, requestNo })
+    traceHashes.push(summary.traceHashes)
     minTimeUnixNano = earlier(minTimeUnixNano, summary.minTimeUnixNano)
     maxTimeUnixNano = later(maxTimeUnixNano, summary.maxTimeUnixNano)
   }

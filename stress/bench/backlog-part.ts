@@ -97,7 +97,13 @@ async function measureSize(bench: Bench, stage: Stage, rows: number): Promise<Ba
     await ensureTraceIndexPartitions(pool)
     return {
       rows,
-      ...(await measureBatches({ claims: pool, settles: pool, owner: 'bench', leaseSeconds: 60 })),
+      ...(await measureBatches({
+        claims: pool,
+        settles: pool,
+        owner: 'bench',
+        leaseSeconds: 60,
+        clock: systemClock,
+      })),
     }
   } finally {
     await closePool(pool, 1_000)

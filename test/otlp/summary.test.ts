@@ -10,7 +10,7 @@ const summaries: fc.Arbitrary<Summary> = fc.record({
   minTimeUnixNano: fc.option(int64, { nil: undefined }),
   maxTimeUnixNano: fc.option(int64, { nil: undefined }),
   services: fc.array(fc.string({ unit: 'grapheme', maxLength: 256 }), { maxLength: 64 }),
-  traceHashes: fc.array(int64, { maxLength: 200 }),
+  traceHashes: fc.array(int64, { maxLength: 200 }).map((hashes) => BigInt64Array.from(hashes)),
   cut: fc.boolean(),
 })
 
@@ -33,7 +33,7 @@ test('ten thousand hashes and 64 long names come back', () => {
     minTimeUnixNano: 1n,
     maxTimeUnixNano: 2n ** 63n - 1n,
     services: Array.from({ length: 64 }, (_, i) => String.fromCodePoint(0x1f600 + i).repeat(256)),
-    traceHashes: Array.from({ length: 10_000 }, (_, i) => BigInt(i - 5000) * 2n ** 50n),
+    traceHashes: BigInt64Array.from({ length: 10_000 }, (_, i) => BigInt(i - 5000) * 2n ** 50n),
     cut: true,
   }
   expect(decodeSummary(encodeSummary(summary))).toEqual(summary)
@@ -44,7 +44,7 @@ test('the first byte is the version, and another one is refused', () => {
     minTimeUnixNano: undefined,
     maxTimeUnixNano: undefined,
     services: [],
-    traceHashes: [],
+    traceHashes: new BigInt64Array(),
     cut: false,
   })
   expect(bytes.toString('hex')).toBe('0100000000000000')
@@ -60,7 +60,7 @@ test('a summary that is cut off is refused', () => {
     minTimeUnixNano: 1n,
     maxTimeUnixNano: 2n,
     services: ['a'],
-    traceHashes: [1n],
+    traceHashes: BigInt64Array.of(1n),
     cut: false,
   })
   for (let end = 1; end < bytes.length; end++) {

@@ -45,7 +45,7 @@ describe('framing', () => {
         minTimeUnixNano: undefined,
         maxTimeUnixNano: undefined,
         services: [],
-        traceHashes: [],
+        traceHashes: new BigInt64Array(),
         cut: false,
       },
       body: Buffer.alloc(0),

@@ -19,7 +19,7 @@ const byKind = {
     '28000', '28P01', '3D000', '3F000', '42501', '42P01', '42703', '42883', '57P04', '26000', '42P05',
     '22023', '42704', '42804', '428C9', '42P10', '55P02', 'F0000', 'XX001', 'XX002',
   ],
-  bug: ['42601', '21000', 'SL001', 'XX000', '25P02'],
+  bug: ['42601', '21000', 'SL001', 'SL002', 'XX000', '25P02'],
 } // biome-ignore format: one line a kind
 
 test.each(Object.entries(byKind))('an error of the server is %s for its SQLSTATE', (kind, codes) => {

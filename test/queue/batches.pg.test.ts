@@ -81,13 +81,10 @@ function entryOf(batch: Batch, changes: Partial<CatalogEntry> = {}): CatalogEntr
     bytes: batch.bytes,
     minTimeUnixNano: 1_700_000_000_123_456_789n,
     maxTimeUnixNano: 1_700_000_001_000_000_000n,
-    services: ['a "quoted" name', 'b'],
+    services: ['a "quoted" name', "it's $1 \\' \\\\", 'b'],
     queueIds: batch.rows.map((one) => one.id),
     offsets: batch.rows.map((_, index) => index),
-    traceHashes: [
-      { hash: -1n, requestNo: 0 },
-      { hash: 9_223_372_036_854_775_807n, requestNo: 0 },
-    ],
+    traceHashes: [BigInt64Array.of(-1n, 9_223_372_036_854_775_807n)],
     ...changes,
   }
 }
@@ -177,7 +174,7 @@ test('a complete batch leaves the queue and enters the catalog', async () => {
     requests: 2,
     items: 2n,
     bytes: 2n,
-    services: ['a "quoted" name', 'b'],
+    services: ['a "quoted" name', "it's $1 \\' \\\\", 'b'],
     queue_ids: `{${batch.rows.map((one) => one.id).join(',')}}`,
     offsets: '{0,1}',
     min_time: expect.stringContaining('22:13:20.123456'),
@@ -223,10 +220,12 @@ test('a holder whose batch was taken over changes nothing, whatever it says', as
   expect(await renewLeases(sql, [stale], 60)).toEqual(new Set())
   expect(await sql`SELECT * FROM ingestion_batch`).toEqual(before)
   expect(await counts()).toEqual({ queue: 2, batches: 1, objects: 0, dead: 0, abandoned: 0 })
+  expect(await sql`SELECT FROM trace_index`).toHaveLength(0)
   expect(await findSettled(sql, stale.batchId)).toBe(false)
   if (taken === undefined) throw new Error('nothing was taken over')
   expect(await completeBatch(sql, taken, [entryOf(taken)])).toBe('settled')
   expect(await completeBatch(sql, taken, [entryOf(taken)])).toBe('forgotten')
+  expect(await sql`SELECT FROM trace_index`).toHaveLength(2)
   expect(await findSettled(sql, taken.batchId)).toBe(true)
 })
 

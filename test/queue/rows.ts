@@ -9,7 +9,7 @@ export const emptySummary = encodeSummary({
   minTimeUnixNano: undefined,
   maxTimeUnixNano: undefined,
   services: [],
-  traceHashes: [],
+  traceHashes: new BigInt64Array(),
   cut: false,
 })
 

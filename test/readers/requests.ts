@@ -38,7 +38,7 @@ export function traceRows(encoding: BatchRow['encoding']): (BatchRow & { request
         minTimeUnixNano: undefined,
         maxTimeUnixNano: undefined,
         services: [],
-        traceHashes: [],
+        traceHashes: new BigInt64Array(),
         cut: false,
       },
     }

@@ -76,7 +76,7 @@ export async function startRelay(
   const settles = database.open({ name: 'settles', connections: 3 })
   const leaseSeconds = changes.leaseSeconds ?? 60
   const relay = new Relay({
-    queue: relayQueue({ claims, settles, owner: 'test', leaseSeconds }),
+    queue: relayQueue({ claims, settles, owner: 'test', leaseSeconds, clock: systemClock }),
     store,
     keyPrefix: '',
     leaseSeconds,

@@ -346,7 +346,7 @@ test('a missing partition of the trace index is made and harms nobody', async ()
     minTimeUnixNano: 1n,
     maxTimeUnixNano: 2n,
     services: ['s'],
-    traceHashes: [5n],
+    traceHashes: BigInt64Array.of(5n),
     cut: false,
   })
   await stageAll(database, [row('<a>', { summary })])

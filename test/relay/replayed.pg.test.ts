@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { systemClock } from '../../src/foundation/clock.ts'
 import { Failure } from '../../src/foundation/failure.ts'
 import { closePool, type Sql } from '../../src/postgres/pool.ts'
 import { discardDeadLetters, replayDeadLetters } from '../../src/queue/dead-letters.ts'
@@ -33,7 +34,13 @@ test.each([
     store.beforePut = () => {
       if (!isHealed) throw new Failure('data', 'the store refuses it')
     }
-    const queue = relayQueue({ claims: sql, settles: sql, owner: 'test', leaseSeconds: 60 })
+    const queue = relayQueue({
+      claims: sql,
+      settles: sql,
+      owner: 'test',
+      leaseSeconds: 60,
+      clock: systemClock,
+    })
     let burials = 0
     const { events, stop } = await startRelay(database, store, {
       attemptsMax: 1,

@@ -43,7 +43,8 @@ beforeEach(async () => {
   await store.prepare()
 })
 
-const queueOf = (pool: Sql) => relayQueue({ claims: pool, settles: pool, owner: 'test', leaseSeconds: 60 })
+const queueOf = (pool: Sql) =>
+  relayQueue({ claims: pool, settles: pool, owner: 'test', leaseSeconds: 60, clock: systemClock })
 
 function sweepWith(
   objects: ObjectStore,

@@ -16,7 +16,7 @@ function row(
     minTimeUnixNano: undefined,
     maxTimeUnixNano: undefined,
     services: [],
-    traceHashes: [],
+    traceHashes: new BigInt64Array(),
     cut: false,
     ...changes.summary,
   }
@@ -37,11 +37,21 @@ function row(
 test('a batch of one tenant, signal and encoding is one object, with everything the catalog says', () => {
   const rows = [
     row(7n, 'first', {
-      summary: { minTimeUnixNano: 50n, maxTimeUnixNano: 60n, services: ['a', 'b'], traceHashes: [1n, -2n] },
+      summary: {
+        minTimeUnixNano: 50n,
+        maxTimeUnixNano: 60n,
+        services: ['a', 'b'],
+        traceHashes: BigInt64Array.of(1n, -2n),
+      },
     }),
     row(8n, '', { summary: {} }),
     row(9n, 'third!', {
-      summary: { minTimeUnixNano: 40n, maxTimeUnixNano: 55n, services: ['b', 'c'], traceHashes: [1n] },
+      summary: {
+        minTimeUnixNano: 40n,
+        maxTimeUnixNano: 55n,
+        services: ['b', 'c'],
+        traceHashes: BigInt64Array.of(1n),
+      },
     }),
   ]
   const body = Buffer.from('firstthird!')
@@ -61,11 +71,7 @@ test('a batch of one tenant, signal and encoding is one object, with everything 
       services: ['a', 'b', 'c'],
       queueIds: [7n, 8n, 9n],
       offsets: [0, 5, 5],
-      traceHashes: [
-        { hash: 1n, requestNo: 0 },
-        { hash: -2n, requestNo: 0 },
-        { hash: 1n, requestNo: 2 },
-      ],
+      traceHashes: [BigInt64Array.of(1n, -2n), new BigInt64Array(), BigInt64Array.of(1n)],
     },
   ])
 })

@@ -1,0 +1,65 @@
+import type { Writable } from 'node:stream'
+import type { Sql } from './pool.ts'
+
+/** What a query of postgres.js calls when the server has answered; its types leave them out. */
+interface QueryCallbacks {
+  resolve: (answer: unknown) => void
+  reject: (thrown: unknown) => void
+}
+
+/**
+ * Says `text`, which begins with a COPY … FROM STDIN and may have other statements behind it, all in one transaction, and
+ * sends it `pieces`. Resolves after the commit with the rows of the last of those statements, or with none. `onSending` is
+ * called before the first byte leaves: from there on a failure may be a lost answer.
+ *
+ * postgres.js hands an error that comes after the last byte to the query, whose promise the stream has settled
+ * already, so that neither of them ever tells (porsager/postgres 1173). And an error that comes together with the
+ * server's consent destroys the stream before whoever awaits the query has seen it, which ends the process. Hence
+ * the query's own callbacks are listened to.
+ *
+ * @throws Whatever postgres.js says, unclassified.
+ */
+export function copyIn<Row extends object>(
+  sql: Sql,
+  text: string,
+  pieces: Iterable<Buffer>,
+  onSending?: () => void,
+): Promise<readonly Row[]> {
+  return new Promise((resolve, reject) => {
+    const query = sql.unsafe(text)
+    const callbacks = query as unknown as QueryCallbacks
+    const { resolve: resolveQuery, reject: rejectQuery } = callbacks
+    callbacks.resolve = (stream) => {
+      // Called a second time when the server is ready again: with the answers of all statements, the COPY's first.
+      callbacks.resolve = (answers) => resolve(rowsOfLast<Row>(answers))
+      const writable = stream as Writable
+      writable.on('error', reject)
+      onSending?.()
+      sendAll(writable, pieces)
+      resolveQuery(stream)
+    }
+    callbacks.reject = (thrown) => {
+      rejectQuery(thrown)
+      reject(thrown)
+    }
+    query.writable().catch(reject)
+  })
+}
+
+/** One statement is answered with its rows, several with a list of such. */
+function rowsOfLast<Row extends object>(answers: unknown): readonly Row[] {
+  const last = (answers as readonly unknown[]).at(-1)
+  return Array.isArray(last) ? (last as Row[]) : []
+}
+
+/** Each piece when the one before has left, so that the copies of the driver are few. */
+function sendAll(stream: Writable, pieces: Iterable<Buffer>): void {
+  const left = pieces[Symbol.iterator]()
+  const sendMore = () => {
+    for (let next = left.next(); !next.done; next = left.next()) {
+      if (!stream.write(next.value)) return void stream.once('drain', sendMore)
+    }
+    stream.end()
+  }
+  sendMore()
+}

@@ -1,0 +1,70 @@
+import { expect, test } from 'vitest'
+import { LowWaterMark } from '../../src/queue/low-water-mark.ts'
+import { manualClock } from '../support/clock.ts'
+
+/** Where a look begins that takes so long. */
+async function fromOf(
+  mark: LowWaterMark,
+  clock: ReturnType<typeof manualClock>,
+  tookMs = 0,
+): Promise<bigint> {
+  return await mark.look(async (from) => {
+    await clock.advance(tookMs)
+    return from
+  })
+}
+
+test('a second after a batch was claimed, what lies before it is not read again', async () => {
+  const clock = manualClock()
+  const mark = new LowWaterMark(clock)
+  expect(await fromOf(mark, clock)).toBe(0n)
+  mark.claimed(1n)
+  await clock.advance(500)
+  mark.claimed(201n)
+  expect(await fromOf(mark, clock)).toBe(0n)
+  await clock.advance(499)
+  mark.claimed(401n)
+  expect(await fromOf(mark, clock)).toBe(0n)
+  await clock.advance(1)
+  // Due: a look at all.
+  expect(await fromOf(mark, clock)).toBe(0n)
+  mark.claimed(601n)
+  expect(await fromOf(mark, clock)).toBe(1n)
+  await clock.advance(500)
+  mark.claimed(801n)
+  expect(await fromOf(mark, clock)).toBe(201n)
+  expect(mark.from).toBe(201n)
+})
+
+test('all is looked at once a second, and seldom enough that it takes 2 % of the time', async () => {
+  const clock = manualClock()
+  const mark = new LowWaterMark(clock)
+  await fromOf(mark, clock)
+  mark.claimed(5n)
+  await clock.advance(1_000)
+  mark.claimed(9n)
+  expect(await fromOf(mark, clock, 200)).toBe(0n)
+  await clock.advance(9_999)
+  expect(await fromOf(mark, clock)).toBe(5n)
+  await clock.advance(1)
+  expect(await fromOf(mark, clock)).toBe(0n)
+})
+
+test('what was given back below the mark comes next, and what lies behind it too', async () => {
+  const clock = manualClock()
+  const mark = new LowWaterMark(clock)
+  await fromOf(mark, clock)
+  mark.claimed(1_000n)
+  await clock.advance(1_000)
+  mark.claimed(2_000n)
+  expect(await fromOf(mark, clock)).toBe(0n)
+  mark.claimed(10n)
+  expect(await fromOf(mark, clock)).toBe(10n)
+  await clock.advance(999)
+  mark.claimed(210n)
+  expect(await fromOf(mark, clock)).toBe(10n)
+  await clock.advance(10)
+  mark.claimed(410n)
+  expect(await fromOf(mark, clock)).toBe(0n)
+  expect(await fromOf(mark, clock)).toBe(10n)
+})
