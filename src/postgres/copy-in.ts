@@ -7,6 +7,9 @@ interface QueryCallbacks {
   reject: (thrown: unknown) => void
 }
 
+/** Lets no other statement onto the connection until this one has its answer; the types leave it out. */
+const alone: object = { onexecute: () => false }
+
 /**
  * Says `text`, which begins with a COPY … FROM STDIN and may have other statements behind it, all in one transaction, and
  * sends it `pieces`. Resolves after the commit with the rows of the last of those statements, or with none. `onSending` is
@@ -17,6 +20,9 @@ interface QueryCallbacks {
  * server's consent destroys the stream before whoever awaits the query has seen it, which ends the process. Hence
  * the query's own callbacks are listened to.
  *
+ * postgres.js would also send other statements behind it on a connection that is busy, into the middle of the COPY; and at
+ * the end of every COPY it says that it failed, which the server takes for the next one when that has begun already.
+ *
  * @throws Whatever postgres.js says, unclassified.
  */
 export function copyIn<Row extends object>(
@@ -26,13 +32,14 @@ export function copyIn<Row extends object>(
   onSending?: () => void,
 ): Promise<readonly Row[]> {
   return new Promise((resolve, reject) => {
-    const query = sql.unsafe(text)
+    const query = sql.unsafe(text, [], alone)
     const callbacks = query as unknown as QueryCallbacks
     const { resolve: resolveQuery, reject: rejectQuery } = callbacks
     callbacks.resolve = (stream) => {
       // Called a second time when the server is ready again: with the answers of all statements, the COPY's first.
       callbacks.resolve = (answers) => resolve(rowsOfLast<Row>(answers))
       const writable = stream as Writable
+      keepSilentAtEnd(writable)
       writable.on('error', reject)
       onSending?.()
       sendAll(writable, pieces)
@@ -44,6 +51,11 @@ export function copyIn<Row extends object>(
     }
     query.writable().catch(reject)
   })
+}
+
+function keepSilentAtEnd(stream: Writable): void {
+  const fail = stream._destroy
+  stream._destroy = (error, done) => (error === null ? done(null) : fail.call(stream, error, done))
 }
 
 /** One statement is answered with its rows, several with a list of such. */

@@ -2,9 +2,9 @@ import type { Clock } from '../foundation/clock.ts'
 
 /** A request may be staged with a lower id than one that was claimed already, for it was numbered before its commit. */
 const LATE_MS = 1_000
-/** How often all is looked at, and which share of the time that may take. */
+/** How often all is looked at, and which share of the time that may take; the claim behind it may take as much. */
 const WHOLE_LOOK_MS = 1_000
-const WHOLE_LOOK_SHARE = 0.02
+const WHOLE_LOOK_SHARE = 0.01
 
 /**
  * From which id on pending rows are looked for. Below it lie the rows that are done with. As long as another session holds a
@@ -12,7 +12,7 @@ const WHOLE_LOOK_SHARE = 0.02
  * reads every one: after ten minutes at 3,000 requests a second two million of them, for each batch.
  *
  * What is pending below the mark all the same, because its commit was late or because it was given back, is found by a look
- * from the start once a second, or more seldom when that look takes long: it may use 2 % of the time.
+ * from the start once a second, or more seldom when that look takes long: look and claim together may use 2 % of the time.
  */
 export class LowWaterMark {
   readonly #clock: Clock
