@@ -1,8 +1,6 @@
-import { execFileSync } from 'node:child_process'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import { minioBinary } from '../../test/support/minio.ts'
 import { endOnSignals } from '../machine.ts'
 import { postgresSettings } from '../postgres-server.ts'
 import { renderTable } from '../report.ts'
@@ -17,6 +15,7 @@ import { ladder } from './ladder-part.ts'
 import { rates } from './rates-part.ts'
 import { throughputSettings } from './sluice.ts'
 import { snapshot } from './snapshot-part.ts'
+import { describeMachine, surroundingsText } from './surroundings.ts'
 
 const parts: readonly BenchPart[] = [innerLoops, rates, ladder, backlog, snapshot, drain, idle]
 
@@ -94,12 +93,7 @@ async function main(): Promise<void> {
     console.log(JSON.stringify(all, null, 2))
     return
   }
-  const lines = Object.entries({
-    ...machine,
-    Sluice: describe(bench.settings),
-    PostgreSQL: describe(postgresSettings),
-  })
-  console.log(lines.map(([name, value]) => `${name}: ${value}`).join('\n'))
+  console.log(surroundingsText(machine, bench.settings))
   for (const { tables } of Object.values(results)) {
     for (const { title, rows, widths } of tables) console.log(`\n${title}\n\n${renderTable(rows, widths)}`)
   }
@@ -110,25 +104,6 @@ async function main(): Promise<void> {
 
 /** Nothing is refused, so that what is measured is the way of the data. */
 const defaultSettings = { STAGING_MAX_BACKLOG: '1000000', STAGING_MAX_BYTES: '16GiB' }
-
-function describe(settings: Readonly<Record<string, string>>): string {
-  return Object.entries(settings)
-    .map(([name, value]) => `${name}=${value}`)
-    .join(' ')
-}
-
-function describeMachine(): Record<string, string> {
-  const [cpu] = os.cpus()
-  return {
-    machine: `${os.cpus().length} × ${cpu?.model.trim() ?? 'unknown'}, ${(os.totalmem() / 2 ** 30).toFixed(0)} GiB, ${os.type()} ${os.release()}`,
-    'load before': os
-      .loadavg()
-      .map((value) => value.toFixed(2))
-      .join(' '),
-    'Node.js': process.version,
-    MinIO: execFileSync(minioBinary(), ['--version'], { encoding: 'utf8' }).split('\n', 1)[0] ?? '',
-  }
-}
 
 endOnSignals()
 try {

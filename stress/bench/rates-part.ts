@@ -1,7 +1,13 @@
-import { loadInProcess } from '../load-process.ts'
 import { Machine } from '../machine.ts'
+import {
+  type AnswerTimes,
+  answerTimesCells,
+  answerTimesColumns,
+  answerTimesWidths,
+  measureAnswerTimes,
+} from './answer-times.ts'
 import { type Bench, type BenchPart, type Goal, median, type PartResult } from './bench.ts'
-import { type BenchBody, benchBodies, loadOf } from './bodies.ts'
+import { type BenchBody, benchBodies } from './bodies.ts'
 import { type CollectorQueue, startCollector } from './collector.ts'
 import { measureSaturation, type SaturationFigure, saturation } from './saturation.ts'
 import { startSluice } from './sluice.ts'
@@ -16,16 +22,10 @@ const timesWanted: Readonly<Record<string, number>> = {
 const cpuShareWanted = 0.5
 const p99MsWanted = 50
 const megabytesWanted = 300
-const openLoop = { share: 0.7, seconds: 20, connections: 64, lateSeconds: 10 } as const
+const openLoop = { share: 0.7, seconds: 20 } as const
 
-interface LatencyFigure {
+interface LatencyFigure extends AnswerTimes {
   body: string
-  perSecond: number
-  p50Ms: number
-  p99Ms: number
-  p999Ms: number
-  unsent: number
-  clientLagMs: number
 }
 
 interface Figures {
@@ -109,22 +109,9 @@ async function measureLatency(
   const ours = rounds.filter((one) => one.body === body.name && one.subject === sluice.name)
   const peak = median(ours.map(({ requestsPerSecond }) => requestsPerSecond)) ?? 0
   const perSecond = Math.round(peak * openLoop.share)
-  await sluice.settle()
-  say(`${body.name}, ${perSecond} requests a second for ${openLoop.seconds} s, whatever the answers do`)
-  const { seconds, connections, lateSeconds } = openLoop
-  const { latencyMicroseconds, unsent, clientLagMicroseconds, statuses } = await loadInProcess(
-    loadOf(body, { url: sluice.url, seconds, connections, perSecond, lateSeconds }),
-  )
-  await sluice.drained(statuses.length)
-  return {
-    body: body.name,
-    perSecond,
-    p50Ms: latencyMicroseconds.p50 / 1000,
-    p99Ms: latencyMicroseconds.p99 / 1000,
-    p999Ms: latencyMicroseconds.p999 / 1000,
-    unsent,
-    clientLagMs: clientLagMicroseconds / 1000,
-  }
+  const { seconds } = openLoop
+  say(`${body.name}, ${perSecond} requests a second for ${seconds} s, whatever the answers do`)
+  return { body: body.name, ...(await measureAnswerTimes(sluice, body, { perSecond, seconds })) }
 }
 
 /** Bytes that PostgreSQL has written since it began: log, and tables with their indexes (PostgreSQL, pg_stat_io). */
@@ -175,18 +162,10 @@ function result(bench: Bench, figures: Figures): PartResult {
       {
         title: `Open loop at ${openLoop.share * 100} % of that for ${openLoop.seconds} s; times count from when a request was due`,
         rows: [
-          ['body', 'requests/s', 'p50', 'p99', 'p99.9', 'unsent', 'client late by'],
-          ...figures.latencies.map((one) => [
-            one.body,
-            String(one.perSecond),
-            `${one.p50Ms.toFixed(1)} ms`,
-            `${one.p99Ms.toFixed(1)} ms`,
-            `${one.p999Ms.toFixed(1)} ms`,
-            String(one.unsent),
-            `${one.clientLagMs.toFixed(0)} ms`,
-          ]),
+          ['body', ...answerTimesColumns],
+          ...figures.latencies.map((one) => [one.body, ...answerTimesCells(one)]),
         ],
-        widths: [14, 10, 10, 10, 10, 6, 14],
+        widths: [14, ...answerTimesWidths],
       },
     ],
     goals: goalsOf(bench.bodies, figures),

@@ -1,4 +1,3 @@
-import os from 'node:os'
 import { parseArgs } from 'node:util'
 import type { LoadResult } from '../load.ts'
 import { loadInProcess } from '../load-process.ts'
@@ -17,6 +16,7 @@ import {
   windowsOf,
 } from './soak-judgement.ts'
 import { collectSamples } from './soak-samples.ts'
+import { describeMachine, surroundingsText } from './surroundings.ts'
 
 const everySeconds = 10
 const warmUpSeconds = 30
@@ -73,24 +73,13 @@ async function main(): Promise<void> {
   }
   if (!(share > 0 && share <= 1)) throw new Error(`--share ${values.share} is no number above 0, at most 1`)
   const settings = throughputSettings()
-  const [cpu] = os.cpus()
-  const machine = {
-    machine: `${os.cpus().length} × ${cpu?.model.trim() ?? 'unknown'}, ${os.type()} ${os.release()}`,
-    'load before': os.loadavg()[0]?.toFixed(2) ?? '',
-    'Node.js': process.version,
-  }
+  const machine = describeMachine()
   const soak = await measureSoak({ minutes, share, settings, say: (line) => console.error(`  … ${line}`) })
   if (values.json) {
     console.log(JSON.stringify({ machine, settings, postgresSettings, figures: { soak } }, null, 2))
     return
   }
-  const lines = Object.entries({
-    ...machine,
-    Sluice: Object.entries(settings)
-      .map(([name, value]) => `${name}=${value}`)
-      .join(' '),
-  })
-  console.log(lines.map(([name, value]) => `${name}: ${value}`).join('\n'))
+  console.log(surroundingsText(machine, settings))
   console.log(`\n${soakTable(soak)}`)
 }
 
