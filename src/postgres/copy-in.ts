@@ -1,4 +1,4 @@
-import type { Writable } from 'node:stream'
+import { Writable } from 'node:stream'
 import type { Sql } from './pool.ts'
 
 /** What a query of postgres.js calls when the server has answered; its types leave them out. */
@@ -36,13 +36,14 @@ export function copyIn<Row extends object>(
     const callbacks = query as unknown as QueryCallbacks
     const { resolve: resolveQuery, reject: rejectQuery } = callbacks
     callbacks.resolve = (stream) => {
+      // When a connection that was lost is there again: postgres.js answers what it has rejected already, and must not stumble.
+      if (!(stream instanceof Writable)) return reject(new Error('the server did not ask for what is copied'))
       // Called a second time when the server is ready again: with the answers of all statements, the COPY's first.
       callbacks.resolve = (answers) => resolve(rowsOfLast<Row>(answers))
-      const writable = stream as Writable
-      keepSilentAtEnd(writable)
-      writable.on('error', reject)
+      keepSilentAtEnd(stream)
+      stream.on('error', reject)
       onSending?.()
-      sendAll(writable, pieces)
+      sendAll(stream, pieces)
       resolveQuery(stream)
     }
     callbacks.reject = (thrown) => {

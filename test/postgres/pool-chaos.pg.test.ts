@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { closePool } from '../../src/postgres/pool.ts'
+import { copyIn } from '../../src/postgres/copy-in.ts'
+import { answerOf, closePool } from '../../src/postgres/pool.ts'
 import { classifyPostgresError } from '../../src/postgres/sqlstate.ts'
 import { cloneDatabase, type TestDatabase } from '../support/postgres.ts'
 
@@ -16,11 +17,18 @@ afterAll(() => database.drop())
 test('while backends are killed every statement is answered, with rows or as an outage, and none is lost', async () => {
   const victim = database.open({ name: 'victim', connections: 3 })
   const killer = database.open({ name: 'killer', connections: 1 })
+  const copyText = 'COPY copied FROM STDIN'
+  await killer`CREATE TABLE copied (number int)`
   const until = performance.now() + RUN_MS
   const statements = [
     () => victim`SELECT 1 AS one`,
     () => victim`SELECT ${1}::int AS one, pg_sleep(0.002)`,
     () => victim.unsafe('SELECT 0 AS one; SELECT 1 AS one'),
+    async () => {
+      const pieces = [Buffer.from('1\n'), Buffer.from('2\n')]
+      const rows = await answerOf(victim, copyIn(victim, `${copyText}; SELECT count(*) FROM copied`, pieces))
+      expect(rows).toHaveLength(1)
+    },
   ]
   const failures = new Map<string, string>()
   let answered = 0
