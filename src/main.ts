@@ -20,7 +20,7 @@ import { backoffMs } from './foundation/backoff.ts'
 import { systemClock as clock } from './foundation/clock.ts'
 import { asFailure } from './foundation/failure.ts'
 import { LifeCycle } from './foundation/life-cycle.ts'
-import { limitYoungSpace } from './foundation/memory.ts'
+import { growOldSpace, limitYoungSpace } from './foundation/memory.ts'
 import type { Service } from './foundation/service.ts'
 import { AdminServer } from './ingress/admin.ts'
 import { clearSocket } from './ingress/listening.ts'
@@ -54,6 +54,7 @@ const ordered = 'ordered by the supervisor'
 const DATABASE_RETRY_MS = { baseMs: 250, maxMs: 5_000, random }
 
 limitYoungSpace()
+growOldSpace()
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   // Whoever read our output has seen enough of it.
   if (error.code === 'EPIPE') process.exit(exitCodes.ok)

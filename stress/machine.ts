@@ -49,10 +49,13 @@ export class Machine {
     process.on('exit', this.#killAtExit)
   }
 
-  /** @throws Error with a sentence when a server's program is missing. */
-  static async start(): Promise<Machine> {
+  /**
+   * @param settings of PostgreSQL, besides the usual
+   * @throws Error with a sentence when a server's program is missing.
+   */
+  static async start(settings: ServerOptions['settings'] = {}): Promise<Machine> {
     minioBinary()
-    const server = await PostgresServer.start()
+    const server = await PostgresServer.start({ settings })
     try {
       const dataDir = await mkdtemp(join(tmpdir(), 'sluice-stress-minio-'))
       running = new Machine(server, await startMinio({ dataDir }))

@@ -52,3 +52,15 @@ export function limitYoungSpace(): void {
   })
   observer.observe({ entryTypes: ['gc'] })
 }
+
+/** In percent of what was left of the last time. */
+const OLD_GROWTH_PERCENT = 200
+
+/**
+ * Has V8 look through the old objects when three times as much has come together as the last look left, buffers included. By
+ * itself it chooses the least factor, 1.1 to 1.5, where looks go quickly, and buffers count as growth: ten looks a second while
+ * bodies of 48 kB pass through, for a fifth of the CPU time.
+ */
+export function growOldSpace(): void {
+  v8.setFlagsFromString(`--heap-growing-percent=${OLD_GROWTH_PERCENT}`)
+}

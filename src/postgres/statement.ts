@@ -43,7 +43,9 @@ export function statement<Row extends object>(
  * statements are said in one go, which can have none. A string is taken as it is because sessions have
  * `standard_conforming_strings=on`.
  */
-export function inlineStatement(name: string): (parameters: readonly (string | number)[]) => string {
+export function inlineStatement(
+  name: string,
+): (parameters: readonly (string | number | bigint | boolean)[]) => string {
   // Text and the numbers of parameters take turns.
   const parts = readStatement(name)
     .replaceAll(/^--.*\n/gm, '')

@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import { v7 as uuidv7 } from 'uuid'
-import type { Sql } from '../postgres/pool.ts'
-import { statement } from '../postgres/statement.ts'
-import type { Batch, BatchId, LeaseToken, QueueRecord } from './batch.ts'
+import { copyOut } from '../postgres/copy.ts'
+import { answerOf, type Sql } from '../postgres/pool.ts'
+import { inlineStatement } from '../postgres/statement.ts'
+import type { Batch, BatchId, LeaseToken } from './batch.ts'
+import { decodeRecords } from './copy-format.ts'
 import { PAYLOAD_ALONG_BYTES_MAX, readPayloads } from './read-payloads.ts'
 
 /** A protobuf message ends at 2 GiB; a batch stays far below it once unpacked. */
@@ -19,7 +21,7 @@ export interface ClaimOptions {
   from?: bigint
 }
 
-const claim = statement<QueueRecord>('queue/claim_batch')
+const claim = inlineStatement('queue/claim_batch')
 
 /**
  * Makes a batch of the oldest pending rows that nobody else is claiming, within the bounds. Undefined when nothing was
@@ -28,7 +30,7 @@ const claim = statement<QueueRecord>('queue/claim_batch')
 export async function claimBatch(sql: Sql, options: ClaimOptions): Promise<Batch | undefined> {
   const batchId = uuidv7() as BatchId
   const leaseToken = randomUUID() as LeaseToken
-  const records = await claim(sql, [
+  const rowsText = claim([
     batchId,
     leaseToken,
     options.owner,
@@ -40,6 +42,8 @@ export async function claimBatch(sql: Sql, options: ClaimOptions): Promise<Batch
     PAYLOAD_ALONG_BYTES_MAX,
     options.from ?? 0n,
   ])
+  const text = `COPY (${rowsText}) TO STDOUT (FORMAT binary)`
+  const records = decodeRecords(await answerOf(sql, copyOut(sql, text)))
   if (records.length === 0) return undefined
   const rows = await readPayloads(sql, { batchId, leaseToken }, records)
   return {

@@ -1,4 +1,6 @@
+import { invariant } from '../foundation/failure.ts'
 import { type Encoding, encodingNumbers, type Signal, signals } from '../otlp/signal.ts'
+import type { QueueRecord } from './batch.ts'
 
 /** One accepted request as it enters the queue. */
 export interface StagedRow {
@@ -75,4 +77,67 @@ function piecesOf(payload: Buffer): Buffer[] {
   const pieces: Buffer[] = []
   for (let at = 0; at < payload.length; at += PIECE_BYTES) pieces.push(payload.subarray(at, at + PIECE_BYTES))
   return pieces
+}
+
+/** A payload of more has memory of its own, which can be given back at once; a smaller one shares what it came in. */
+const SHARED_BYTES_MAX = 32 * 1024
+
+/**
+ * The rows of a COPY … TO STDOUT (FORMAT binary) of id, signal, tenant, encoding, items, bytes, request_id, summary and payload,
+ * where `pieces` have at most one row each.
+ */
+export function decodeRecords(pieces: readonly Buffer[]): QueueRecord[] {
+  const records: QueueRecord[] = []
+  let isFirst = true
+  for (const piece of pieces) {
+    let at = 0
+    if (isFirst) {
+      isFirst = false
+      invariant(piece.subarray(0, header.length).equals(header), 'what is copied does not begin as it should')
+      at = header.length
+    }
+    if (at === piece.length) continue
+    const fields = piece.readInt16BE(at)
+    if (fields === -1) continue
+    invariant(fields === FIELD_COUNT, `a copied row of ${fields} fields`)
+    records.push(decodeRecord(piece, at + 2))
+  }
+  return records
+}
+
+function decodeRecord(piece: Buffer, start: number): QueueRecord {
+  let at = start
+  /** Goes to the next field; false for null. */
+  let end = start
+  const next = () => {
+    const length = piece.readInt32BE(end)
+    at = end + 4
+    end = at + Math.max(0, length)
+    return length !== -1
+  }
+  next()
+  const id = piece.readBigInt64BE(at)
+  next()
+  const signal = piece.readInt16BE(at)
+  next()
+  const tenant = piece.toString('latin1', at, end)
+  next()
+  const encoding = piece.readInt16BE(at)
+  next()
+  const items = piece.readInt32BE(at)
+  next()
+  const bytes = piece.readInt32BE(at)
+  next()
+  const request_id = piece.toString('latin1', at, end)
+  next()
+  const summary = piece.subarray(at, end)
+  const payload = next() ? payloadOf(piece.subarray(at, end)) : null
+  return { id, signal, tenant, encoding, items, bytes, request_id, summary, payload }
+}
+
+function payloadOf(shared: Buffer): Buffer {
+  if (shared.length <= SHARED_BYTES_MAX) return shared
+  const own = Buffer.allocUnsafeSlow(shared.length)
+  shared.copy(own)
+  return own
 }

@@ -5,10 +5,11 @@ import { ensureTraceIndexPartitions } from '../../src/postgres/partitions.ts'
 import { closePool, openPool } from '../../src/postgres/pool.ts'
 import { type RelayQueueOptions, relayQueue } from '../../src/queue/relay-queue.ts'
 import { objectsOfBatch } from '../../src/sink/object.ts'
-import { Machine, type Stage } from '../machine.ts'
+import type { Stage } from '../machine.ts'
 import { type Bench, type BenchPart, median } from './bench.ts'
 import { smallBody } from './bodies.ts'
 import { fillQueue } from './fill-queue.ts'
+import { startSteadyMachine } from './steady-machine.ts'
 
 const batches = 40
 const warmUpBatches = 5
@@ -27,8 +28,7 @@ export const backlog: BenchPart = {
   name: 'backlog',
   async measure(bench) {
     const sizes = bench.isQuick ? [0, 100_000] : [0, 100_000, 1_000_000]
-    bench.say('starting PostgreSQL and MinIO')
-    const machine = await Machine.start()
+    const machine = await startSteadyMachine(bench.say)
     const figures: BacklogFigure[] = []
     try {
       for (const size of sizes) {

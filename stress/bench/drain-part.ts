@@ -1,11 +1,12 @@
 import { loadInProcess } from '../load-process.ts'
-import { Machine, type Stage } from '../machine.ts'
+import type { Stage } from '../machine.ts'
 import { until } from '../waiting.ts'
 import { type BenchPart, median } from './bench.ts'
 import { loadOf, smallBody } from './bodies.ts'
 import { fillQueue } from './fill-queue.ts'
 import { measureSaturation } from './saturation.ts'
 import { startSluice } from './sluice.ts'
+import { startSteadyMachine } from './steady-machine.ts'
 
 const backlogRows = 1_000_000
 const quickRows = 50_000
@@ -27,8 +28,7 @@ export const drain: BenchPart = {
   async measure(bench) {
     const { say, isQuick, settings } = bench
     const body = smallBody
-    say('starting PostgreSQL and MinIO')
-    const machine = await Machine.start()
+    const machine = await startSteadyMachine(say)
     try {
       const first = await startSluice(machine, 'drain-peak', settings)
       let peak: number

@@ -1,10 +1,10 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import { setTimeout as wait } from 'node:timers/promises'
-import { Machine } from '../machine.ts'
 import { usageOf } from '../processes.ts'
 import type { BenchPart } from './bench.ts'
 import { startSluice } from './sluice.ts'
+import { startSteadyMachine } from './steady-machine.ts'
 
 const connectionsWanted = 10_000
 const connectAtOnce = 100
@@ -24,8 +24,7 @@ interface IdleFigures {
 export const idle: BenchPart = {
   name: 'idle',
   async measure({ say, settings }) {
-    say('starting PostgreSQL and MinIO')
-    const machine = await Machine.start()
+    const machine = await startSteadyMachine(say)
     const sluice = await startSluice(machine, 'idle', settings)
     try {
       const port = Number(sluice.url.port)

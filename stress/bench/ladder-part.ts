@@ -1,4 +1,3 @@
-import { Machine } from '../machine.ts'
 import {
   type AnswerTimes,
   answerTimesCells,
@@ -10,6 +9,7 @@ import type { BenchPart } from './bench.ts'
 import { smallBody } from './bodies.ts'
 import { measureSaturation } from './saturation.ts'
 import { startSluice } from './sluice.ts'
+import { startSteadyMachine } from './steady-machine.ts'
 
 const shares = [0.1, 0.3, 0.5, 0.7, 0.8, 0.9]
 const quickShares = [0.1, 0.5, 0.9]
@@ -31,8 +31,7 @@ export const ladder: BenchPart = {
   name: 'ladder',
   async measure({ say, isQuick, settings }) {
     const body = smallBody
-    say('starting PostgreSQL and MinIO')
-    const machine = await Machine.start()
+    const machine = await startSteadyMachine(say)
     try {
       const sluice = await startSluice(machine, 'ladder', settings)
       try {

@@ -2,7 +2,6 @@ import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { endOnSignals } from '../machine.ts'
-import { postgresSettings } from '../postgres-server.ts'
 import { renderTable } from '../report.ts'
 import { backlog } from './backlog-part.ts'
 import { type Bench, type BenchPart, judge, type PartResult } from './bench.ts'
@@ -15,6 +14,7 @@ import { ladder } from './ladder-part.ts'
 import { rates } from './rates-part.ts'
 import { throughputSettings } from './sluice.ts'
 import { snapshot } from './snapshot-part.ts'
+import { benchPostgresSettings } from './steady-machine.ts'
 import { describeMachine, surroundingsText } from './surroundings.ts'
 
 const parts: readonly BenchPart[] = [innerLoops, rates, ladder, backlog, snapshot, drain, idle]
@@ -89,7 +89,7 @@ async function main(): Promise<void> {
     const figures = Object.fromEntries(
       Object.entries(results).map(([name, result]) => [name, result.figures]),
     )
-    const all = { machine, settings: bench.settings, postgresSettings, goals, figures }
+    const all = { machine, settings: bench.settings, postgresSettings: benchPostgresSettings, goals, figures }
     console.log(JSON.stringify(all, null, 2))
     return
   }

@@ -1,4 +1,4 @@
-import { Machine } from '../machine.ts'
+import type { Machine } from '../machine.ts'
 import {
   type AnswerTimes,
   answerTimesCells,
@@ -11,6 +11,7 @@ import { type BenchBody, benchBodies } from './bodies.ts'
 import { type CollectorQueue, startCollector } from './collector.ts'
 import { measureSaturation, type SaturationFigure, saturation } from './saturation.ts'
 import { startSluice } from './sluice.ts'
+import { startSteadyMachine } from './steady-machine.ts'
 import type { Subject } from './subject.ts'
 
 /** How many times as fast as the Collector with fsync. */
@@ -38,8 +39,7 @@ interface Figures {
 export const rates: BenchPart = {
   name: 'rates',
   async measure(bench) {
-    bench.say('starting PostgreSQL and MinIO')
-    const machine = await Machine.start()
+    const machine = await startSteadyMachine(bench.say)
     try {
       const figures: Figures = { rounds: [], latencies: [], disk: [] }
       for (const body of bench.bodies) await measureBody(bench, machine, body, figures)

@@ -1,10 +1,10 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import postgres from 'postgres'
 import { loadInProcess } from '../load-process.ts'
-import { Machine } from '../machine.ts'
 import type { BenchPart } from './bench.ts'
 import { loadOf, smallBody } from './bodies.ts'
 import { startSluice } from './sluice.ts'
+import { startSteadyMachine } from './steady-machine.ts'
 
 const connections = 32
 const plainSeconds = 60
@@ -31,8 +31,7 @@ export const snapshot: BenchPart = {
   name: 'snapshot',
   async measure({ say, isQuick, settings }) {
     const body = smallBody
-    say('starting PostgreSQL and MinIO')
-    const machine = await Machine.start()
+    const machine = await startSteadyMachine(say)
     const sluice = await startSluice(machine, 'snapshot', settings)
     try {
       const run = async (seconds: number, samples: Sample[]): Promise<number> => {

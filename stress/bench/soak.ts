@@ -1,8 +1,7 @@
 import { parseArgs } from 'node:util'
 import type { LoadResult } from '../load.ts'
 import { loadInProcess } from '../load-process.ts'
-import { endOnSignals, Machine } from '../machine.ts'
-import { postgresSettings } from '../postgres-server.ts'
+import { endOnSignals } from '../machine.ts'
 import { renderTable } from '../report.ts'
 import { loadOf, smallBody } from './bodies.ts'
 import { measureSaturation } from './saturation.ts'
@@ -16,6 +15,7 @@ import {
   windowsOf,
 } from './soak-judgement.ts'
 import { collectSamples } from './soak-samples.ts'
+import { benchPostgresSettings, startSteadyMachine } from './steady-machine.ts'
 import { describeMachine, surroundingsText } from './surroundings.ts'
 
 const everySeconds = 10
@@ -76,7 +76,13 @@ async function main(): Promise<void> {
   const machine = describeMachine()
   const soak = await measureSoak({ minutes, share, settings, say: (line) => console.error(`  … ${line}`) })
   if (values.json) {
-    console.log(JSON.stringify({ machine, settings, postgresSettings, figures: { soak } }, null, 2))
+    console.log(
+      JSON.stringify(
+        { machine, settings, postgresSettings: benchPostgresSettings, figures: { soak } },
+        null,
+        2,
+      ),
+    )
     return
   }
   console.log(surroundingsText(machine, settings))
@@ -91,8 +97,7 @@ async function measureSoak(of: {
 }): Promise<SoakFigures> {
   const { minutes, share, settings, say } = of
   const body = smallBody
-  say('starting PostgreSQL and MinIO')
-  const machine = await Machine.start()
+  const machine = await startSteadyMachine(say)
   try {
     const first = await startSluice(machine, 'soak-peak', settings)
     let peak: number

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import os from 'node:os'
 import { minioBinary } from '../../test/support/minio.ts'
-import { postgresSettings } from '../postgres-server.ts'
+import { benchPostgresSettings } from './steady-machine.ts'
 
 /** The machine and the versions that a measurement is made with. */
 export function describeMachine(): Record<string, string> {
@@ -22,7 +22,7 @@ export function surroundingsText(
   machine: Readonly<Record<string, string>>,
   settings: Readonly<Record<string, string>>,
 ): string {
-  const all = { ...machine, Sluice: inOneLine(settings), PostgreSQL: inOneLine(postgresSettings) }
+  const all = { ...machine, Sluice: inOneLine(settings), PostgreSQL: inOneLine(benchPostgresSettings) }
   return Object.entries(all)
     .map(([name, value]) => `${name}: ${value}`)
     .join('\n')

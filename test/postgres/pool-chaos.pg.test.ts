@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { copyIn } from '../../src/postgres/copy-in.ts'
+import { copyIn, copyOut } from '../../src/postgres/copy.ts'
 import { answerOf, closePool } from '../../src/postgres/pool.ts'
 import { classifyPostgresError } from '../../src/postgres/sqlstate.ts'
 import { cloneDatabase, type TestDatabase } from '../support/postgres.ts'
@@ -28,6 +28,11 @@ test('while backends are killed every statement is answered, with rows or as an 
       const pieces = [Buffer.from('1\n'), Buffer.from('2\n')]
       const rows = await answerOf(victim, copyIn(victim, `${copyText}; SELECT count(*) FROM copied`, pieces))
       expect(rows).toHaveLength(1)
+    },
+    async () => {
+      const text = 'COPY (SELECT number FROM generate_series(1, 300) AS number) TO STDOUT'
+      const pieces = await answerOf(victim, copyOut(victim, text))
+      expect(pieces.map(String)).toEqual(Array.from({ length: 300 }, (_, place) => `${place + 1}\n`))
     },
   ]
   const failures = new Map<string, string>()
@@ -83,4 +88,18 @@ test('a COPY whose backend is killed fails, and its connection is replaced', asy
   expect(await sql`SELECT count(*) FROM abandoned_batch`).toEqual([{ count: 0n }])
   await closePool(sql, 1_000)
   await closePool(killer, 1_000)
+})
+
+test('what is copied out is answered after its commit: one that fails at its end is no answer', async () => {
+  const sql = database.open({ name: 'copier', connections: 1 })
+  await sql.unsafe(`
+    CREATE TABLE deferred (number int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+    INSERT INTO deferred VALUES (1)`)
+  const twice = 'COPY (INSERT INTO deferred VALUES (2), (2) RETURNING number) TO STDOUT'
+  await expect(answerOf(sql, copyOut(sql, twice))).rejects.toMatchObject({ code: '23505' })
+  const once = 'COPY (INSERT INTO deferred VALUES (2) RETURNING number) TO STDOUT'
+  expect((await answerOf(sql, copyOut(sql, once))).map(String)).toEqual(['2\n'])
+  await expect(answerOf(sql, copyOut(sql, 'COPY nothing TO STDOUT'))).rejects.toMatchObject({ code: '42P01' })
+  expect((await answerOf(sql, copyOut(sql, 'COPY deferred TO STDOUT'))).map(String)).toEqual(['1\n', '2\n'])
+  await closePool(sql, 1_000)
 })

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { copyIn } from '../../src/postgres/copy-in.ts'
+import { copyIn } from '../../src/postgres/copy.ts'
 import { closePool, type Sql } from '../../src/postgres/pool.ts'
 import { copyTraceEntriesText, encodeTraceEntries, type ObjectTraces } from '../../src/queue/trace-entries.ts'
 import { cloneDatabase, type TestDatabase } from '../support/postgres.ts'

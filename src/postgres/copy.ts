@@ -1,4 +1,4 @@
-import { Writable } from 'node:stream'
+import { Readable, Writable } from 'node:stream'
 import type { Sql } from './pool.ts'
 
 /** What a query of postgres.js calls when the server has answered; its types leave them out. */
@@ -21,7 +21,7 @@ const alone: object = { onexecute: () => false }
  * the query's own callbacks are listened to.
  *
  * postgres.js would also send other statements behind it on a connection that is busy, into the middle of the COPY; and at
- * the end of every COPY it says that it failed, which the server takes for the next one when that has begun already.
+ * its end it says each time that it failed, which the server takes for the next one when that has begun already.
  *
  * @throws Whatever postgres.js says, unclassified.
  */
@@ -51,6 +51,37 @@ export function copyIn<Row extends object>(
       reject(thrown)
     }
     query.writable().catch(reject)
+  })
+}
+
+/**
+ * Says `text`, one COPY … TO STDOUT, and resolves after its commit with what came, of each row a piece (PostgreSQL
+ * documentation, 54.2.6 "COPY Operations"), and with what the format has before and behind them.
+ *
+ * postgres.js ends its stream when the last row has come, and the commit may fail after that; hence the query's own callbacks.
+ *
+ * @throws Whatever postgres.js says, unclassified.
+ */
+export function copyOut(sql: Sql, text: string): Promise<readonly Buffer[]> {
+  return new Promise((resolve, reject) => {
+    const pieces: Buffer[] = []
+    const query = sql.unsafe(text, [], alone)
+    const callbacks = query as unknown as QueryCallbacks
+    const { resolve: resolveQuery, reject: rejectQuery } = callbacks
+    callbacks.resolve = (stream) => {
+      if (!(stream instanceof Readable)) return reject(new Error('the server did not send what is copied'))
+      const ended = new Promise((end) => stream.on('end', end))
+      // Called a second time when the server is ready again.
+      callbacks.resolve = () => void ended.then(() => resolve(pieces))
+      stream.on('data', (piece: Buffer) => pieces.push(piece))
+      stream.on('error', reject)
+      resolveQuery(stream)
+    }
+    callbacks.reject = (thrown) => {
+      rejectQuery(thrown)
+      reject(thrown)
+    }
+    query.readable().catch(reject)
   })
 }
 
