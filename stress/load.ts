@@ -119,6 +119,9 @@ export async function runLoad(job: LoadJob): Promise<LoadResult> {
         const client = free.shift()
         if (client !== undefined) send(client)
       }
+      if (job.perSecond === undefined && sent === requestsMax && nowMs < lastMs) {
+        throw new Error(`a load of more than ${requestsMax} requests, which is as many as it remembers`)
+      }
       const over = nowMs >= lastMs || (nowMs >= endMs && sent >= due)
       if (over && open === 0) finish(job.perSecond === undefined ? 0 : due - sent)
     }

@@ -12,6 +12,7 @@ const backlogRows = 1_000_000
 const quickRows = 50_000
 const seconds = 60
 const quickSeconds = 15
+const warmUpSeconds = 5
 const connections = 64
 const lateSeconds = 10
 const p99MsWanted = 50
@@ -48,18 +49,17 @@ export const drain: BenchPart = {
       )
       try {
         say(`${rows} rows wait, ${perSecond} requests a second come`)
+        const come = (forSeconds: number) =>
+          loadInProcess(
+            loadOf(body, { url: sluice.url, connections, perSecond, lateSeconds, seconds: forSeconds }),
+          )
+        // Senders were there all through the outage.
+        await come(warmUpSeconds)
         const samples: Sample[] = []
         const startedMs = performance.now()
         const over = new AbortController()
         const looking = sampleRows(sluice.stage, startedMs, samples, over.signal)
-        const load = {
-          url: sluice.url,
-          connections,
-          perSecond,
-          lateSeconds,
-          seconds: isQuick ? quickSeconds : seconds,
-        }
-        const result = await loadInProcess(loadOf(body, load))
+        const result = await come(isQuick ? quickSeconds : seconds)
         over.abort()
         await looking
         const slopes = samples.slice(1).map((one, place) => {

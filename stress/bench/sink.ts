@@ -23,7 +23,9 @@ export class Sink {
 
   static async start(): Promise<Sink> {
     const child = fork(import.meta.filename, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
-    process.once('exit', () => child.kill('SIGKILL'))
+    const kill = () => child.kill('SIGKILL')
+    process.once('exit', kill)
+    child.once('exit', () => process.off('exit', kill))
     const [port] = (await once(child, 'message')) as [number]
     return new Sink(child, port)
   }
