@@ -13,7 +13,7 @@ import { RateLimit } from '../ingress/rate-limit.ts'
 import { TlsCertificate } from '../ingress/tls.ts'
 import { type Signal, signals } from '../otlp/signal.ts'
 import { closePool, type Sql } from '../postgres/pool.ts'
-import { countBacklog } from '../queue/count-backlog.ts'
+import { backlogCounter } from '../queue/count-backlog.ts'
 import { Overflow } from '../queue/overflow.ts'
 import { Stager, type StagerOptions } from '../queue/stage.ts'
 import type { Log } from '../telemetry/log.ts'
@@ -65,7 +65,7 @@ export async function startIngress(life: LifeCycle, config: Config, parts: Ingre
     sampleRate: config.OVERFLOW_SAMPLE_RATE,
     rowsMax: config.STAGING_MAX_BACKLOG,
     bytesMax: config.STAGING_MAX_BYTES,
-    count: (limit) => countBacklog(parts.backlog, limit),
+    count: backlogCounter(parts.backlog, clock),
     onCounted: ({ rows, bytes }) => {
       countedMs = clock.monotonicMs()
       metrics.databaseUp.set(1)

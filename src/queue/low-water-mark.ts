@@ -16,15 +16,18 @@ const WHOLE_LOOK_SHARE = 0.01
  */
 export class LowWaterMark {
   readonly #clock: Clock
-  /** The first ids of the batches of the last second, the oldest first. */
-  #claims: { firstId: bigint; atMs: number }[] = []
+  readonly #wholeLookShare: number
+  /** What was passed within the last second, the oldest first. */
+  #recent: { firstId: bigint; atMs: number }[] = []
   #mark = 0n
   #wholeLookDueMs = Number.NEGATIVE_INFINITY
   /** Where the look began that is going on, or the last one. */
   #from = 0n
 
-  constructor(clock: Clock) {
+  /** @param wholeLookShare the share of the time that looks from the start may take */
+  constructor(clock: Clock, wholeLookShare = WHOLE_LOOK_SHARE) {
     this.#clock = clock
+    this.#wholeLookShare = wholeLookShare
   }
 
   /** The id that the rows of the last look began with; a claim must not see fewer. */
@@ -37,25 +40,28 @@ export class LowWaterMark {
     const startedMs = this.#clock.monotonicMs()
     const isWhole = startedMs >= this.#wholeLookDueMs
     this.#from = isWhole ? 0n : this.#mark
-    const found = await work(this.#from)
-    if (isWhole) {
-      const nowMs = this.#clock.monotonicMs()
-      this.#wholeLookDueMs = nowMs + Math.max(WHOLE_LOOK_MS, (nowMs - startedMs) / WHOLE_LOOK_SHARE)
+    try {
+      return await work(this.#from)
+    } finally {
+      // Also after a failure: a look that takes longer than a statement may would be tried for ever.
+      if (isWhole) {
+        const nowMs = this.#clock.monotonicMs()
+        this.#wholeLookDueMs = nowMs + Math.max(WHOLE_LOOK_MS, (nowMs - startedMs) / this.#wholeLookShare)
+      }
     }
-    return found
   }
 
-  /** A batch was claimed, the oldest rows first. */
-  claimed(firstId: bigint): void {
+  /** Below this id nothing was pending: a batch was claimed that begins there, or a look has found nothing before it. */
+  passed(firstId: bigint): void {
     const nowMs = this.#clock.monotonicMs()
     if (firstId < this.#mark) {
       // Where one was left behind there may be thousands: they come next, and not one batch a second.
       this.#mark = firstId
-      this.#claims = []
+      this.#recent = []
     }
-    this.#claims.push({ firstId, atMs: nowMs })
-    while (this.#claims[0] !== undefined && this.#claims[0].atMs <= nowMs - LATE_MS) {
-      const { firstId: passed } = this.#claims.shift() ?? { firstId }
+    this.#recent.push({ firstId, atMs: nowMs })
+    while (this.#recent[0] !== undefined && this.#recent[0].atMs <= nowMs - LATE_MS) {
+      const { firstId: passed } = this.#recent.shift() ?? { firstId }
       if (passed > this.#mark) this.#mark = passed
     }
   }

@@ -52,7 +52,7 @@ export function relayQueue({ claims, settles, owner, leaseSeconds, clock }: Rela
     claimBatch: async (bounds: ClaimBounds) => {
       const batch = await claimBatch(claims, { owner, leaseSeconds, from: mark.from, ...bounds })
       const [first] = batch?.rows ?? []
-      if (first !== undefined) mark.claimed(first.id)
+      if (first !== undefined) mark.passed(first.id)
       return batch
     },
     hasDueBatch: () => hasDueBatch(claims),

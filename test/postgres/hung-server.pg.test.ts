@@ -45,7 +45,7 @@ const codeOf = (work: PromiseLike<unknown>) =>
   )
 
 test.each([
-  ['a statement of a file', (sql: Sql) => countBacklog(sql, [10])],
+  ['a statement of a file', (sql: Sql) => countBacklog(sql, [10, 0])],
   ['a look at the schema', (sql: Sql) => requireSchema(sql)],
   ['the making of partitions', (sql: Sql) => ensureTraceIndexPartitions(sql)],
 ])(

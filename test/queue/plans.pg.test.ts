@@ -131,7 +131,7 @@ const calls: Record<string, Call> = {
   may_sweep: { parameters: `${held}, 'key'`, rows: 1, answers: 1, indexes: settles },
   read_payload_piece: { parameters: '1, 1, 1000000', rows: 1, answers: 1, indexes: ['ingestion_queue_pkey'] },
   count_backlog: {
-    parameters: String(CLAIM_ROWS),
+    parameters: `${CLAIM_ROWS}, 0`,
     rows: CLAIM_ROWS,
     answers: 1,
     indexes: ['ingestion_batch_due', 'ingestion_queue_pending'],
