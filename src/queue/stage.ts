@@ -9,8 +9,12 @@ import { encodeRows, rowBytes, type StagedRow, stageText } from './copy-format.t
 
 const GROUP_ROWS_MAX = 256
 const GROUP_BYTES_MAX = 8 * 1024 * 1024
-/** One group is written while the next one gathers; a third would only make groups smaller. */
 const LANES = 2
+/**
+ * What arrives waits so long for a commit that is under way, because larger groups are cheaper for everybody; then, or
+ * when the rows of a whole group wait, a second connection takes it (docs/decisions/0029-groups-wait-for-each-other.md).
+ */
+const QUICK_COMMIT_MS_MAX = 10
 /**
  * A request that the database has not taken up by then is refused: nothing of it was sent, so its sender may repeat
  * it. With the 700 ms that a connection may take, a database that is away is answered for within 2 s; one that is
@@ -50,7 +54,7 @@ interface Waiting {
 
 /**
  * Group commit: requests that arrive while a transaction is under way share the next one, with one COPY and one
- * fsync. A request that is alone waits for nothing.
+ * fsync. A request that is alone waits for nothing, and none waits for a transaction that takes long.
  *
  * **Maintained invariant**: `append` resolves only after the commit of a transaction with `synchronous_commit=on`
  * that gave no warning. A rejection means that the row was not staged, or that nobody can know.
@@ -114,7 +118,8 @@ export class Stager implements Service {
   #dispatch(): void {
     if (this.#away !== undefined && this.#options.clock.monotonicMs() < this.#away.untilMs) return
     for (const lane of this.#lanes) {
-      if (lane.busy || this.#waiting.length === 0) continue
+      if (lane.busy) continue
+      if (this.#waiting.length === 0 || this.#isGathering()) return
       const group = this.#takeGroup()
       lane.commit(group).then(
         (failure) => {
@@ -150,6 +155,13 @@ export class Stager implements Service {
     return this.#waiting.splice(0, count)
   }
 
+  /** Whether more may join: a commit is under way that is likely to be over soon. */
+  #isGathering(): boolean {
+    if (this.#waiting.length >= GROUP_ROWS_MAX) return false
+    const slowMs = this.#options.clock.monotonicMs() - QUICK_COMMIT_MS_MAX
+    return this.#lanes.some((lane) => lane.busySinceMs !== undefined && lane.busySinceMs > slowMs)
+  }
+
   #expire(): void {
     const oldest = this.#options.clock.monotonicMs() - WAIT_MS_MAX
     if (!this.#waiting.some((entry) => entry.sinceMs <= oldest)) return
@@ -166,15 +178,19 @@ class Lane {
   readonly #options: StagerOptions
   #sql: Sql | undefined
   #warning: string | undefined
-  busy = false
+  busySinceMs: number | undefined
 
   constructor(options: StagerOptions) {
     this.#options = options
   }
 
+  get busy(): boolean {
+    return this.busySinceMs !== undefined
+  }
+
   /** Settles every request of the group, unless an outage lets nothing of it be sent: that failure is answered. */
   async commit(group: readonly Waiting[]): Promise<Failure | undefined> {
-    this.busy = true
+    this.busySinceMs = this.#options.clock.monotonicMs()
     try {
       const { failure, sent } = await this.#copy(group)
       if (failure === undefined) {
@@ -188,7 +204,7 @@ class Lane {
       }
       return undefined
     } finally {
-      this.busy = false
+      this.busySinceMs = undefined
     }
   }
 

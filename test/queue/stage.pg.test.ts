@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { setImmediate, setTimeout as wait } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Failure } from '../../src/foundation/failure.ts'
 import { closePool, openPool, type Sql } from '../../src/postgres/pool.ts'
@@ -105,6 +106,43 @@ test('large and small payloads of one group are stored byte for byte', async () 
   )
 })
 
+test('requests that arrive while a commit is under way share the next one, whatever number of connections is free', async () => {
+  await stager.append(row('warm'))
+  const appends: Promise<void>[] = []
+  for (let i = 0; i < 40; i++) {
+    appends.push(stager.append(row(`${i}`)))
+    await setImmediate()
+  }
+  await Promise.all(appends)
+  const [at] = await sql<{ connections: number }[]>`
+    SELECT count(*)::int AS connections FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE '%stager%'`
+  expect(at?.connections).toBe(1)
+})
+
+test('a commit that takes long holds nobody up: the next group goes over another connection', async () => {
+  await sql`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN IF NEW.tenant = 'slow' THEN PERFORM pg_sleep(1); END IF; RETURN NEW; END $$`
+  await sql`CREATE TRIGGER slow BEFORE INSERT ON ingestion_queue FOR EACH ROW EXECUTE FUNCTION slow()`
+  try {
+    let isOver = false
+    const slow = stager.append(row('slow', { tenant: 'slow' })).then(() => {
+      isOver = true
+    })
+    await wait(100)
+    for (let i = 0; i < 3; i++) {
+      const startedMs = performance.now()
+      await stager.append(row(`${i}`))
+      // It takes a connection the first time, and the next look at what waits is at most 100 ms away.
+      expect(performance.now() - startedMs).toBeLessThan(500)
+      expect(isOver).toBe(false)
+    }
+    await slow
+  } finally {
+    await sql`DROP FUNCTION slow CASCADE`
+  }
+})
+
 test('append resolves only after the row is visible to others', async () => {
   for (let i = 0; i < 20; i++) {
     await stager.append(row(`${i}`))
@@ -181,7 +219,12 @@ test('while the database hangs nobody waits longer than 7 s, and those not begun
       kind: await kindOf(stager.append(row(name))),
       ms: performance.now() - startedMs,
     })
-    const answers = await Promise.all(['lane 1', 'lane 2', 'waits', 'waits too'].map(timed))
+    const first = timed('first connection')
+    // The first is no longer waited for.
+    await wait(150)
+    const second = timed('second connection')
+    await wait(150)
+    const answers = await Promise.all([first, second, timed('waits'), timed('waits too')])
     expect(answers.map(({ kind }) => kind)).toEqual(['outage', 'outage', 'outage', 'outage'])
     expect(answers[0]?.ms).toBeLessThan(7000)
     expect(answers[2]?.ms).toBeLessThan(2100)
