@@ -28,6 +28,9 @@ export interface GeneratorOptions {
   run: string
   /** Most items of a request. */
   itemsMax?: number
+  /** Undefined mixes them. */
+  format?: 'protobuf' | 'json' | undefined
+  encoding?: WireEncoding | undefined
 }
 
 /** Characters of every marker, so that it can be found in bytes without decoding them. */
@@ -57,8 +60,9 @@ export function findMarker(protobuf: Buffer): string | undefined {
 export function generateRequest(options: GeneratorOptions, index: number): GeneratedRequest {
   const random = seededRandom(Math.imul(options.seed | 0, 0x01000193) ^ Math.imul(index + 1, 0x27d4eb2f))
   const signal = random.pick(stressSignals)
-  const format = random.chance(0.25) ? 'json' : 'protobuf'
-  const encoding: WireEncoding = random.pick(['identity', 'gzip', 'gzip', 'gzip', 'zstd', 'deflate'])
+  const drawnFormat = random.chance(0.25) ? 'json' : 'protobuf'
+  const drawnEncoding = random.pick<WireEncoding>(['identity', 'gzip', 'gzip', 'gzip', 'zstd', 'deflate'])
+  const { format = drawnFormat, encoding = drawnEncoding } = options
   const itemsMax = options.itemsMax ?? 400
   const items = random.between(1, random.chance(0.05) ? itemsMax : Math.min(40, itemsMax))
   const marker = markerOf(options.run, index)

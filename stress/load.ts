@@ -43,7 +43,6 @@ export interface LoadResult {
 }
 
 const closedLoopRequestsMax = 4_000_000
-const contentType = 'application/x-protobuf'
 
 /**
  * Drives load over keep-alive connections. In an open loop a request that finds no free connection waits for one,
@@ -100,7 +99,7 @@ export async function runLoad(job: LoadJob): Promise<LoadResult> {
       return {
         head: requestHead({
           path: `/v1/${template.signal}`,
-          contentType,
+          contentType: template.contentType,
           encoding: template.encoding,
           length: body.length,
           priority: job.priorities?.[number % job.priorities.length],

@@ -5,11 +5,12 @@ import { encodeRequest, type StressSignal } from './otlp-messages.ts'
 /** An export request of which many copies can be sent, each with a marker of its own. */
 export interface BodyTemplate {
   readonly signal: StressSignal
+  readonly contentType: 'application/x-protobuf' | 'application/json'
   readonly encoding: 'identity' | 'gzip'
   readonly items: number
-  /** The protobuf bytes that all copies begin with. */
+  /** The bytes that all copies begin with, before compression. */
   readonly common: Buffer
-  /** The protobuf bytes that follow, with the marker at `markerAt`. */
+  /** The bytes that follow, with the marker at `markerAt`. */
   readonly tail: Buffer
   readonly markerAt: number
   /** Of a gzip body: the stream up to the tail, and the check sum of `common`. */
@@ -20,7 +21,7 @@ export interface BodyTemplate {
 // RFC 1952, section 2.3: deflate, no name, no time, unknown system.
 const gzipHeader = Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255])
 /** Where a marker will stand. */
-export const placeholder = '#'.repeat(markerLength)
+const placeholder = '#'.repeat(markerLength)
 
 /**
  * Makes a template of a request: a resource with the marker and no items is appended, which is the same request with
@@ -36,20 +37,34 @@ export function bodyTemplate(
   const resource = { attributes: [{ key: 'stress.marker', value: { stringValue: placeholder } }] }
   const field = { traces: 'resourceSpans', metrics: 'resourceMetrics', logs: 'resourceLogs' }[signal]
   const tail = encodeRequest(signal, { [field]: [{ resource }] })
-  return templateOf({ signal, encoding, items, common, tail })
+  return templateOf({ signal, contentType: 'application/x-protobuf', encoding, items, common, tail })
 }
 
-/** A template of bytes of any format, which end with `tail`; that holds `placeholder` where the marker belongs. */
-export function templateOf({
+/** The same of a request in JSON, of which `common` is everything up to where one more resource can be appended. */
+export function jsonTemplate(
+  signal: StressSignal,
+  encoding: 'identity' | 'gzip',
+  items: number,
+  common: Buffer,
+): BodyTemplate {
+  const tail = Buffer.from(
+    `{"resource":{"attributes":[{"key":"stress.marker","value":{"stringValue":"${placeholder}"}}]}}]}`,
+  )
+  return templateOf({ signal, contentType: 'application/json', encoding, items, common, tail })
+}
+
+function templateOf({
   signal,
+  contentType,
   encoding,
   items,
   common,
   tail,
-}: Pick<BodyTemplate, 'signal' | 'encoding' | 'items' | 'common' | 'tail'>): BodyTemplate {
+}: Omit<BodyTemplate, 'markerAt' | 'packed' | 'commonCrc'>): BodyTemplate {
   const isGzip = encoding === 'gzip'
   return {
     signal,
+    contentType,
     encoding,
     items,
     common,
@@ -63,8 +78,8 @@ export function templateOf({
   }
 }
 
-/** The protobuf bytes of a copy. */
-export function markedProtobuf(template: BodyTemplate, marker: string): Buffer {
+/** The bytes of a copy before compression. */
+export function markedPlain(template: BodyTemplate, marker: string): Buffer {
   return Buffer.concat([template.common, markedTail(template, marker)])
 }
 

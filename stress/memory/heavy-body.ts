@@ -1,12 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import {
-  type BodyTemplate,
-  bodyTemplate,
-  isCopy,
-  markedParts,
-  placeholder,
-  templateOf,
-} from '../marked-body.ts'
+import { type BodyTemplate, bodyTemplate, isCopy, jsonTemplate, markedParts } from '../marked-body.ts'
 import { encodeRequest, type StressSignal } from '../otlp-messages.ts'
 
 /** The largest body that the default settings take. */
@@ -81,7 +74,7 @@ export function bombs(): HeavyBody[] {
 }
 
 function protobufBody(name: string, encoding: 'identity' | 'gzip', common: Buffer, items: number): HeavyBody {
-  return heavyBody(name, 'application/x-protobuf', bodyTemplate('logs', encoding, items, common))
+  return heavyBody(name, bodyTemplate('logs', encoding, items, common))
 }
 
 /** `json` is the beginning of a request up to where its last resource begins; `protobuf` what it is in protobuf. */
@@ -94,24 +87,12 @@ function jsonBody(body: {
   protobuf: Buffer
 }): HeavyBody {
   const { name, signal, encoding, items, json, protobuf } = body
-  const tail = `{"resource":{"attributes":[{"key":"stress.marker","value":{"stringValue":"${placeholder}"}}]}}]}`
-  const template = templateOf({
-    signal,
-    encoding,
-    items,
-    common: Buffer.from(json, 'latin1'),
-    tail: Buffer.from(tail),
-  })
-  return heavyBody(name, 'application/json', template, bodyTemplate(signal, 'identity', items, protobuf))
+  const template = jsonTemplate(signal, encoding, items, Buffer.from(json, 'latin1'))
+  return heavyBody(name, template, bodyTemplate(signal, 'identity', items, protobuf))
 }
 
-function heavyBody(
-  name: string,
-  contentType: string,
-  template: BodyTemplate,
-  stored: BodyTemplate = template,
-): HeavyBody {
-  const { signal, encoding, items } = template
+function heavyBody(name: string, template: BodyTemplate, stored: BodyTemplate = template): HeavyBody {
+  const { signal, contentType, encoding, items } = template
   return {
     name,
     signal,
@@ -156,12 +137,7 @@ function badStrings(name: string, encoding: 'identity' | 'gzip', bytes: number):
     message(1, message(2, message(2, message(3, Buffer.alloc(length, fill)))))
   const sent = text(Buffer.from([0xff]), bytes)
   const kept = text(Buffer.from('\ufffd'), 3 * bytes)
-  return heavyBody(
-    name,
-    'application/x-protobuf',
-    bodyTemplate('logs', encoding, 1, sent),
-    bodyTemplate('logs', 'identity', 1, kept),
-  )
+  return heavyBody(name, bodyTemplate('logs', encoding, 1, sent), bodyTemplate('logs', 'identity', 1, kept))
 }
 
 /** Millions of log records, each with a text of one byte that is no UTF-8. */
@@ -172,7 +148,6 @@ function shortBadStrings(): HeavyBody {
   const kept = records(message(2, message(3, Buffer.from('\ufffd'))))
   return heavyBody(
     'short bad strings',
-    'application/x-protobuf',
     bodyTemplate('logs', 'gzip', count, sent),
     bodyTemplate('logs', 'identity', count, kept),
   )

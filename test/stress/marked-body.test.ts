@@ -1,8 +1,9 @@
 import { gunzipSync } from 'node:zlib'
 import { expect, it } from 'vitest'
+import { protobufFromJson } from '../../src/otlp/json-to-protobuf.ts'
 import { findMarker, generateRequest, markerOf } from '../../stress/generator.ts'
-import { bodyTemplate, markedBody, markedProtobuf } from '../../stress/marked-body.ts'
-import { countItems } from '../../stress/otlp-messages.ts'
+import { bodyTemplate, jsonTemplate, markedBody, markedPlain } from '../../stress/marked-body.ts'
+import { canonicalRequest, countItems } from '../../stress/otlp-messages.ts'
 
 const { signal, items, protobuf } = generateRequest({ seed: 3, run: 'template' }, 5)
 
@@ -16,7 +17,7 @@ it('a marked gzip body is one gzip member of the marked request', () => {
       engine: { bytesWritten: number }
     }
     expect(unpacked.engine.bytesWritten).toBe(body.length)
-    expect(unpacked.buffer.equals(markedProtobuf(template, marker))).toBe(true)
+    expect(unpacked.buffer.equals(markedPlain(template, marker))).toBe(true)
     expect(findMarker(unpacked.buffer)).toBe(marker)
   }
 })
@@ -31,4 +32,16 @@ it('copies of a template do not share bytes', () => {
   const first = markedBody(template, markerOf('load', 1))
   markedBody(template, markerOf('load', 2))
   expect(findMarker(first)).toBe(markerOf('load', 1))
+})
+
+it('a marked copy in JSON says what the marked copy in protobuf says', () => {
+  const seeded = { seed: 3, run: 'template', format: 'json', encoding: 'identity' } as const
+  const { signal, items, body, protobuf } = generateRequest(seeded, 5)
+  const common = Buffer.from(body.toString().replace(/\]\}$/, ','))
+  const marker = markerOf('load', 7)
+  const json = markedPlain(jsonTemplate(signal, 'gzip', items, common), marker)
+  const expected = markedPlain(bodyTemplate(signal, 'gzip', items, protobuf), marker)
+  const stored = protobufFromJson(signal, json)
+  expect(findMarker(stored)).toBe(marker)
+  expect(canonicalRequest(signal, stored)).toBe(canonicalRequest(signal, expected))
 })
