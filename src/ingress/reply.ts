@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Clock } from '../foundation/clock.ts'
+import { freeMemory } from '../foundation/memory.ts'
 import type { RawHeaders } from './cors.ts'
 import { declaredLength } from './read-body.ts'
 
@@ -92,6 +93,7 @@ function throwAwayRest(incoming: IncomingMessage): void {
   const { socket } = incoming
   discarding.add(socket)
   incoming.on('end', () => discarding.delete(socket))
+  incoming.on('data', freeMemory)
   incoming.resume()
 }
 
@@ -106,6 +108,7 @@ async function discard(
   let discardedBytes = 0
   const onData = (chunk: Buffer) => {
     discardedBytes += chunk.length
+    freeMemory(chunk)
     if (discardedBytes > bytesMax) stop()
   }
   incoming.on('data', onData)
